@@ -1,0 +1,3 @@
+//! The admin listener: what Flurry tells about itself.
+
+pub mod status;

@@ -1,0 +1,160 @@
+//! The status document: what `GET /v1/status` of the admin listener answers,
+//! what `flurry status` prints, and what `flurry replay` samples.
+//!
+//! One writer (the process that runs `flurry up`), any number of readers.
+//! Times are seconds as floating point, sizes are bytes or 4 KiB pages as the
+//! name says. A missing value is `null`, never a zero that was not measured.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole document.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of the running program.
+    pub version: String,
+    /// Seconds since the process started.
+    pub uptime_seconds: f64,
+    /// The tier that is served.
+    pub tier: TierStatus,
+    /// The load of the last second or so.
+    pub load: LoadStatus,
+    /// What the scaler wants and what there is.
+    pub scaling: ScalingStatus,
+    /// Every backend of the pool, fixed ones, the parent and clones alike.
+    pub backends: Vec<BackendStatus>,
+    /// The parent and its clones; `None` for a tier of fixed backends.
+    pub engine: Option<EngineStatus>,
+    /// The newest decisions, oldest first, at most 64.
+    pub decisions: Vec<DecisionStatus>,
+}
+
+/// The tier: its name and where it listens.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TierStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// `starting`, `serving` or `draining`.
+    pub state: String,
+    /// Addresses of the listeners, `host:port`.
+    pub listen: Vec<String>,
+}
+
+/// The load over the last full second, latencies over the last ten.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadStatus {
+    /// Requests that ended in the last full second.
+    pub requests_per_second: f64,
+    /// Requests being served by backends now.
+    pub in_flight: u64,
+    /// Requests waiting for a backend now.
+    pub queued: u64,
+    /// Median latency in seconds; `None` when nothing ended.
+    pub p50_seconds: Option<f64>,
+    /// 95th percentile of latency in seconds.
+    pub p95_seconds: Option<f64>,
+    /// Requests since start.
+    pub requests_total: u64,
+    /// Requests since start that the tier answered with a 5xx of its own or cut off.
+    pub failed_total: u64,
+}
+
+/// What the scaler wants and what there is. Counts include the parent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScalingStatus {
+    /// Backends wanted by the last decision.
+    pub desired: u32,
+    /// Backends that take new requests.
+    pub ready: u32,
+    /// Clones that are being born.
+    pub starting: u32,
+    /// Clones that are draining.
+    pub retiring: u32,
+}
+
+/// One backend of the pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendStatus {
+    /// `parent`, `clone-7`, or the configured address of a fixed backend.
+    pub id: String,
+    /// `ip:port`.
+    pub address: String,
+    /// `probing`, `ready`, `ejected` or `draining`.
+    pub state: String,
+    /// Requests being served now.
+    pub in_flight: u64,
+    /// Requests since it joined the pool.
+    pub requests_total: u64,
+    /// Requests since it joined the pool that failed.
+    pub failed_total: u64,
+}
+
+/// The engine: parent, clones, and medians of what forking cost so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineStatus {
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Why that accelerator was taken, one sentence.
+    pub accelerator_reason: String,
+    /// Hollow shells waiting to become clones.
+    pub shells: u32,
+    /// The parent VM.
+    pub parent: CloneStatus,
+    /// The clones, by ID.
+    pub clones: Vec<CloneStatus>,
+    /// From the start of the parent's VM to its first HTTP response, milliseconds.
+    pub boot_to_first_response_ms: Option<f64>,
+    /// Median pause of the parent per checkpoint, milliseconds.
+    pub parent_pause_ms: Option<f64>,
+    /// Size of the newest VM descriptor, bytes, compressed as stored.
+    pub descriptor_bytes: Option<u64>,
+    /// Median from `sf_create_clones` to the first HTTP response, milliseconds.
+    pub fork_to_first_response_ms: Option<f64>,
+    /// The same for every clone so far, in order of birth.
+    pub fork_to_first_response_all_ms: Vec<f64>,
+    /// Pages fetched on a fault or by prefetch since start, all checkpoints.
+    pub pages_fetched: u64,
+}
+
+/// A parent (ID 0) or a clone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CloneStatus {
+    /// Clone ID; 0 is the parent.
+    pub id: u32,
+    /// Address inside the private network.
+    pub ip: String,
+    /// Hardware address inside the private network.
+    pub mac: String,
+    /// Life cycle: `promised seeded running joined ready retiring gone failed`.
+    pub state: String,
+    /// Guest pages whose content is on this host.
+    pub pages_present: u64,
+    /// Guest pages in all.
+    pub pages_total: u64,
+    /// Pages that only this VM holds (its own writes); `None` if not known.
+    pub pages_private: Option<u64>,
+    /// From `sf_create_clones` to the first HTTP response, milliseconds.
+    pub fork_to_first_response_ms: Option<f64>,
+}
+
+/// One decision of the scaler.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DecisionStatus {
+    /// Seconds since the process started.
+    pub at_seconds: f64,
+    /// `grow`, `shrink` or `hold`.
+    pub action: String,
+    /// Backends before.
+    pub from: u32,
+    /// Backends wanted.
+    pub to: u32,
+    /// One sentence: inputs, and the rule that bound the answer.
+    pub reason: String,
+}

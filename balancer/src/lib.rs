@@ -1,0 +1,3 @@
+//! The data plane and the front-door program of Flurry.
+
+pub mod admin;

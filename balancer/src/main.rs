@@ -1,0 +1,3 @@
+//! `flurry`: the front-door program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The demo application that runs behind nginx in the demo guest.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The agent inside a guest.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! How many clones a tier wants, and why.

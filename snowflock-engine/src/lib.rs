@@ -1,0 +1,1 @@
+//! VM fork (SnowFlock) for QEMU guests.
