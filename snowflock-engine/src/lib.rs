@@ -1,1 +1,14 @@
-//! VM fork (SnowFlock) for QEMU guests.
+//! VM fork (SnowFlock; Lagar-Cavilla et al., EuroSys'09) for running guests.
+//!
+//! ARCHITECTURE.md at the top of the repository has the picture. Features cut
+//! the crate for its three users: nothing for the guest agent, `shim` for the
+//! library inside QEMU, `host` (default) for all that runs on a host.
+
+#[cfg(feature = "shim")]
+pub mod shim_protocol;
+#[cfg(feature = "shim")]
+#[allow(unsafe_code)]
+pub mod sys;
+
+#[cfg(feature = "host")]
+pub mod memory;

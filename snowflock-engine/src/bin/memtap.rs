@@ -1,0 +1,8 @@
+//! memtap: gives the clones of one checkpoint the pages that they miss.
+//!
+//! A process of its own, so that its end takes nothing with it; the engine
+//! starts it and talks to it over descriptor 3.
+
+fn main() -> std::process::ExitCode {
+    snowflock_engine::memory::run_process("memtap")
+}

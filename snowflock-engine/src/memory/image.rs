@@ -1,0 +1,139 @@
+//! The image file of a checkpoint on one host: guest memory as it was, filled
+//! page by page as clones ask for it, and mapped privately by every clone.
+//!
+//! Several processes fill it (memtap, and the memserver on the parent's host).
+//! They only ever write what the page held at the checkpoint, so two of them
+//! may write the same page at once.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use nix::unistd::{Whence, lseek};
+
+use super::bitmap::PageBitmap;
+use super::{PAGE_BYTES, Page, PageIndex};
+use crate::sys::memory::memfd;
+
+/// An image file with its presence bitmap.
+#[derive(Debug)]
+pub struct Image {
+    file: File,
+    present: PageBitmap,
+}
+
+impl Image {
+    /// A new one, all holes.
+    ///
+    /// # Errors
+    /// No memory or file descriptor left.
+    pub fn new(pages: u32) -> io::Result<Self> {
+        let file = memfd("flurry-image", u64::from(pages) * PAGE_BYTES as u64)?;
+        Ok(Self { file, present: PageBitmap::new(pages)? })
+    }
+
+    /// The image that another process made.
+    ///
+    /// # Errors
+    /// The bitmap is too short for the file.
+    pub fn open(file: File, present: File) -> io::Result<Self> {
+        let pages = (file.metadata()?.len() / PAGE_BYTES as u64) as u32;
+        Ok(Self { file, present: PageBitmap::open(present, pages)? })
+    }
+
+    /// Another handle on the same image.
+    ///
+    /// # Errors
+    /// No free file descriptor.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        Self::open(self.file.try_clone()?, self.present.file().try_clone()?)
+    }
+
+    /// Puts a page in; `true` if it was not there before.
+    ///
+    /// # Errors
+    /// No memory left for the page.
+    pub fn fill(&self, page: PageIndex, content: &Page) -> io::Result<bool> {
+        self.file.write_all_at(content, page.offset())?;
+        Ok(self.present.insert(page))
+    }
+
+    /// Reads a page that is present.
+    ///
+    /// # Errors
+    /// The page is outside of the image.
+    pub fn read(&self, page: PageIndex, into: &mut Page) -> io::Result<()> {
+        self.file.read_exact_at(into, page.offset())
+    }
+
+    /// Whether the page is in.
+    #[must_use]
+    pub fn contains(&self, page: PageIndex) -> bool {
+        self.present.contains(page)
+    }
+
+    /// Pages that are in.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.present.count()
+    }
+
+    /// The presence bitmap.
+    #[must_use]
+    pub fn present(&self) -> &PageBitmap {
+        &self.present
+    }
+
+    /// The image file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Sets the bits of all pages that are in the file, for a successor of a
+    /// process that died between writing a page and saying so.
+    ///
+    /// # Errors
+    /// The file cannot be searched.
+    pub fn recount(&self) -> io::Result<()> {
+        let mut at = 0;
+        loop {
+            let data = match lseek(self.file.as_fd(), at, Whence::SeekData) {
+                Ok(data) => data,
+                Err(nix::errno::Errno::ENXIO) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let hole = lseek(self.file.as_fd(), data, Whence::SeekHole)?;
+            for page in data as u64 / PAGE_BYTES as u64..(hole as u64).div_ceil(PAGE_BYTES as u64) {
+                self.present.insert(PageIndex(page as u32));
+            }
+            at = hole;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filled_page_is_read_back_and_counted_once() {
+        let image = Image::new(8).unwrap();
+        assert!(image.fill(PageIndex(3), &[7; PAGE_BYTES]).unwrap());
+        assert!(!image.fill(PageIndex(3), &[7; PAGE_BYTES]).unwrap());
+        let mut page = [0; PAGE_BYTES];
+        image.read(PageIndex(3), &mut page).unwrap();
+        assert_eq!((page, image.count()), ([7; PAGE_BYTES], 1));
+    }
+
+    #[test]
+    fn a_successor_finds_the_pages_that_were_written_but_not_announced() {
+        let image = Image::new(64).unwrap();
+        image.file().write_all_at(&[1; 2 * PAGE_BYTES], PageIndex(5).offset()).unwrap();
+        image.file().write_all_at(&[1; PAGE_BYTES], PageIndex(63).offset()).unwrap();
+        image.recount().unwrap();
+        let found: Vec<u32> = (0..64).filter(|i| image.contains(PageIndex(*i))).collect();
+        assert_eq!(found, [5, 6, 63]);
+    }
+}

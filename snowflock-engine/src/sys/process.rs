@@ -1,0 +1,110 @@
+//! Starting programs with chosen descriptors, ending them, and telling a
+//! process from a later one with the same number.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// Makes the child see our descriptor `ours` as its descriptor `theirs`, for each pair. The targets
+/// must differ from all sources, which must stay open until the child runs.
+pub fn inherit(command: &mut Command, pairs: &[(RawFd, RawFd)]) {
+    let pairs = pairs.to_vec();
+    let place = move || {
+        // First above all targets, so that no target overwrites a source that is still needed.
+        let above = pairs.iter().map(|(_, theirs)| theirs + 1).max().unwrap_or(0);
+        for (ours, theirs) in &pairs {
+            // SAFETY: between fork and exec only async-signal-safe calls on plain numbers.
+            let moved = unsafe { libc::fcntl(*ours, libc::F_DUPFD_CLOEXEC, above.max(100)) };
+            // SAFETY: as above. dup2 clears close-on-exec of the target.
+            if moved < 0 || unsafe { libc::dup2(moved, *theirs) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(place) };
+}
+
+/// Takes over a descriptor that the parent process left to this one. Call once for each number.
+///
+/// # Errors
+/// There is none with this number.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: asks about a number only.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number is open, and by contract nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A process that cannot be mistaken for a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Process number.
+    pub pid: u32,
+    /// Start time in clock ticks since boot, from `/proc/PID/stat`.
+    pub started: u64,
+}
+
+impl ProcessIdentity {
+    /// Of a running process; `None` if there is none with this number.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; fields are counted from its end.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        (*fields.first()? != "Z").then_some(())?;
+        Some(Self { pid, started: fields.get(19)?.parse().ok()? })
+    }
+
+    /// Whether it still runs.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// Ends it at once and waits until it is gone; `false` if it outlived the deadline.
+    #[must_use]
+    pub fn kill(self, deadline: Duration) -> bool {
+        let until = Instant::now() + deadline;
+        while self.is_alive() {
+            if Instant::now() > until {
+                return false;
+            }
+            if let Err(Errno::ESRCH) = kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_another_with_its_number() {
+        let us = ProcessIdentity::of(std::process::id()).unwrap();
+        assert!(us.is_alive());
+        assert!(!ProcessIdentity { started: us.started + 1, ..us }.is_alive());
+    }
+
+    #[test]
+    fn a_killed_process_is_gone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let identity = ProcessIdentity::of(child.id()).unwrap();
+        assert!(identity.kill(Duration::from_secs(5)));
+        child.wait().unwrap();
+    }
+}
