@@ -1,1 +1,3 @@
 //! VM fork (SnowFlock) for QEMU guests.
+
+pub mod wire;
