@@ -12,3 +12,6 @@ pub mod sys;
 
 #[cfg(feature = "host")]
 pub mod memory;
+#[cfg(feature = "host")]
+pub mod network;
+pub mod wire;
