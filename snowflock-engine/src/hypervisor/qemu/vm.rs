@@ -1,0 +1,195 @@
+//! A QEMU with a guest in it: root parent or clone.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::command_line::{DISK_NODE, Start};
+use super::instance::{COMMAND_LIMIT, Instance};
+use super::qmp::QmpError;
+use super::{Qemu, disk, shim};
+use crate::hypervisor::{BootImage, FrozenDisk, HypervisorError, Place, Vm};
+use crate::memory::protocol::GuestId;
+use crate::memory::remote::GuestMemory;
+use crate::memory::{PAGE_BYTES, Region};
+use crate::network::Port;
+use crate::network::identity::CloneId;
+use crate::sys::process::ProcessIdentity;
+
+/// Device state of a machine with few devices has some 300 KiB; whatever is longer holds guest memory.
+const MAX_DEVICE_STATE: u64 = 16 << 20;
+
+/// A VM.
+#[derive(Debug)]
+pub(super) struct QemuVm {
+    instance: Instance,
+    /// The layer that the guest writes to now.
+    layer: PathBuf,
+    layers: u32,
+    disk_bytes: u64,
+    /// A clone's memory as it was handed over at its birth, until it is asked for.
+    handed: Option<shim::Handed>,
+    region: Option<Region>,
+    is_clone: bool,
+    /// The next layer, opened by QEMU ahead of the pause that needs it.
+    prepared: bool,
+}
+
+impl QemuVm {
+    pub(super) fn boot(qemu: &Qemu, place: Place, image: &BootImage) -> Result<Self, HypervisorError> {
+        let layer = place.folder.join("layer-0.qcow2");
+        disk::create(&layer, image.disk_bytes, Some((&image.disk, &image.disk_format)))?;
+        let mut instance = Instance::start(qemu, place, &layer, &Start::Boot(image))?;
+        enable_capabilities(&mut instance)?;
+        let mut vm = Self::new(instance, layer, image.disk_bytes, None, false);
+        vm.prepare_layer()?;
+        Ok(vm)
+    }
+
+    pub(super) fn seeded(instance: Instance, layer: PathBuf, disk_bytes: u64, memory: shim::Handed) -> Self {
+        Self::new(instance, layer, disk_bytes, Some(memory), true)
+    }
+
+    fn new(
+        instance: Instance,
+        layer: PathBuf,
+        disk_bytes: u64,
+        handed: Option<shim::Handed>,
+        is_clone: bool,
+    ) -> Self {
+        let region = handed.as_ref().map(|memory| memory.region);
+        Self { instance, layer, layers: 1, disk_bytes, handed, region, is_clone, prepared: false }
+    }
+
+    fn layer_path(&self, number: u32) -> PathBuf {
+        self.instance.place.folder.join(format!("layer-{number}.qcow2"))
+    }
+
+    /// Creates and opens the layer that the next freeze will switch to, outside of the pause.
+    fn prepare_layer(&mut self) -> Result<(), HypervisorError> {
+        if self.prepared {
+            return Ok(());
+        }
+        let path = self.layer_path(self.layers);
+        disk::create(&path, self.disk_bytes, None)?;
+        let node = json!({
+            "driver": "qcow2", "node-name": layer_node(self.layers), "backing": null,
+            "cache": { "no-flush": true }, "file": { "driver": "file", "filename": path },
+        });
+        self.instance.command("blockdev-add", node)?;
+        self.prepared = true;
+        Ok(())
+    }
+
+    fn current_node(&self) -> String {
+        if self.layers == 1 { DISK_NODE.into() } else { layer_node(self.layers - 1) }
+    }
+
+    fn migrate_out(&mut self) -> Result<Vec<u8>, QmpError> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(COMMAND_LIMIT))?;
+        self.instance.qmp.give_fd("state", theirs.as_fd(), COMMAND_LIMIT)?;
+        drop(theirs);
+        let reader = std::thread::Builder::new().name("descriptor".into()).spawn(move || {
+            let mut state = Vec::with_capacity(512 << 10);
+            ours.take(MAX_DEVICE_STATE + 1).read_to_end(&mut state).map(|_| state)
+        })?;
+        self.instance.qmp.execute("migrate", json!({ "uri": "fd:state" }), COMMAND_LIMIT)?;
+        let ended = |data: &Value| data["status"] == "completed" || data["status"] == "failed";
+        let event = self.instance.qmp.wait_event("MIGRATION", COMMAND_LIMIT, ended)?;
+        let state = reader.join().map_err(|_| QmpError::Refused("reader of the state ended".into()))??;
+        match (&event["data"]["status"], state.len() as u64) {
+            (_, len) if len > MAX_DEVICE_STATE => {
+                Err(QmpError::Refused(format!("state of over {len} bytes")))
+            }
+            (status, _) if status == "completed" => Ok(state),
+            _ => Err(QmpError::Refused("QEMU could not describe its state".into())),
+        }
+    }
+}
+
+fn layer_node(number: u32) -> String {
+    format!("layer{number}")
+}
+
+/// Both ends of a fork must have these on: pages of shared memory stay out of the stream, and its end
+/// is told by an event.
+pub(super) fn enable_capabilities(instance: &mut Instance) -> Result<(), HypervisorError> {
+    let on = |name: &str| json!({ "capability": name, "state": true });
+    let all = json!({ "capabilities": [on("x-ignore-shared"), on("events")] });
+    instance.command("migrate-set-capabilities", all).map(drop)
+}
+
+impl Vm for QemuVm {
+    fn id(&self) -> CloneId {
+        self.instance.place.id
+    }
+
+    fn port(&self) -> &Port {
+        &self.instance.place.port
+    }
+
+    fn process(&self) -> ProcessIdentity {
+        self.instance.identity
+    }
+
+    fn memory(&mut self) -> Result<GuestMemory, HypervisorError> {
+        let handed = match self.handed.take() {
+            Some(handed) => handed,
+            None => self.instance.guest_memory(None)?,
+        };
+        self.region = Some(handed.region);
+        Ok(GuestMemory {
+            guest: GuestId(self.id().0),
+            pid: self.instance.identity.pid,
+            region: handed.region,
+            uffd: handed.uffd,
+            ram_file: (!self.is_clone).then_some(handed.ram_file),
+        })
+    }
+
+    fn take_agent(&mut self) -> Option<UnixStream> {
+        self.instance.agent.take()
+    }
+
+    fn pause(&mut self) -> Result<(), HypervisorError> {
+        self.prepare_layer()?;
+        self.instance.command("stop", json!({})).map(drop)
+    }
+
+    fn freeze_disk(&mut self) -> Result<FrozenDisk, HypervisorError> {
+        self.prepare_layer()?;
+        let switch = json!({ "node": self.current_node(), "overlay": layer_node(self.layers) });
+        self.instance.command("blockdev-snapshot", switch)?;
+        let next = self.layer_path(self.layers);
+        let newest = std::mem::replace(&mut self.layer, next);
+        self.layers += 1;
+        self.prepared = false;
+        Ok(FrozenDisk { newest, format: "qcow2".into(), bytes: self.disk_bytes })
+    }
+
+    fn describe(&mut self) -> Result<Vec<u8>, HypervisorError> {
+        self.migrate_out().map_err(|error| self.instance.explain("describing the VM", error))
+    }
+
+    fn resume(&mut self) -> Result<(), HypervisorError> {
+        self.instance.command("cont", json!({})).map(drop)
+    }
+
+    fn private_pages(&self) -> Option<u64> {
+        self.is_clone.then(|| private_pages(self.instance.identity.pid, self.region?)).flatten()
+    }
+}
+
+/// Anonymous pages of the mapping of guest memory, from `/proc/PID/smaps`.
+fn private_pages(pid: u32, region: Region) -> Option<u64> {
+    let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps")).ok()?;
+    let head = format!("{:x}-", region.address);
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(&head));
+    let anonymous = lines.find_map(|line| line.strip_prefix("Anonymous:"))?;
+    let kib: u64 = anonymous.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024 / PAGE_BYTES as u64)
+}
