@@ -131,6 +131,8 @@ impl Failures {
     pub const ROUTE: Self = Self(16);
     /// A user's hook failed or ran out of time.
     pub const HOOKS: Self = Self(32);
+    /// The host name was refused.
+    pub const HOSTNAME: Self = Self(64);
 
     /// Adds another failure.
     pub fn insert(&mut self, other: Self) {
@@ -150,7 +152,7 @@ impl Failures {
 
 impl std::fmt::Display for Failures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = ["entropy", "clock", "mac", "address", "route", "hooks"];
+        let names = ["entropy", "clock", "mac", "address", "route", "hooks", "hostname"];
         let failed = names.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
         let mut first = true;
         for (_, name) in failed {

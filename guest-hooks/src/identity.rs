@@ -1,0 +1,51 @@
+//! Becoming another machine: entropy first, then clock, addresses, name and the identity record.
+//!
+//! Entropy comes first so that nothing this clone does afterwards repeats what a sibling does. A step
+//! that fails does not stop the others: the host hears which failed and decides.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+
+use snowflock_engine::wire::{Failures, Identity};
+
+use crate::netlink::Interface;
+use crate::record::Record;
+use crate::sys;
+
+/// All that taking an identity needs, opened while there is time.
+pub(crate) struct Identifier {
+    random: File,
+    record: Record,
+    interface: Interface,
+}
+
+impl Identifier {
+    /// Opens everything.
+    pub(crate) fn new() -> Result<Self, String> {
+        let random = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/random")
+            .map_err(|e| format!("opening /dev/random: {e}"))?;
+        Ok(Self { random, record: Record::open()?, interface: Interface::open()? })
+    }
+
+    /// Takes `new`; `old` is what this guest was until now.
+    pub(crate) fn take(&mut self, new: &Identity, old: Option<&Identity>) -> Failures {
+        let mut failed = Failures::default();
+        let mut note = |step: Failures, outcome: io::Result<()>| {
+            if let Err(e) = outcome {
+                failed.insert(step);
+                eprintln!("flurry: identity: {step}: {e}");
+            }
+        };
+        note(Failures::ENTROPY, sys::reseed(&self.random, &new.entropy));
+        note(Failures::CLOCK, sys::step_clock(new.unix_time_ns));
+        if !new.hostname.as_str().is_empty() {
+            note(Failures::HOSTNAME, sys::set_hostname(new.hostname.as_str()));
+        }
+        failed.insert(self.interface.readdress(new, old.map(|o| (o.ipv4, o.prefix_len))));
+        self.record.write(new);
+        failed
+    }
+}
