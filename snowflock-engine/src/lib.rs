@@ -11,6 +11,8 @@ pub mod shim_protocol;
 pub mod sys;
 
 #[cfg(feature = "host")]
+pub mod agent;
+#[cfg(feature = "host")]
 pub mod hypervisor;
 #[cfg(feature = "host")]
 pub mod memory;

@@ -83,8 +83,6 @@ pub struct FrozenDisk {
 pub struct Seed<'a> {
     /// vCPU and device state, as the driver's own `describe` gave it.
     pub device_state: &'a [u8],
-    /// The image file of the checkpoint.
-    pub image: &'a File,
     /// The disk as it was.
     pub disk: &'a FrozenDisk,
 }
@@ -150,7 +148,14 @@ pub trait Shell: Send {
     /// The process that runs it.
     fn process(&self) -> ProcessIdentity;
 
-    /// Makes it a paused clone of a checkpoint. Its memory must be served before it is resumed.
+    /// Maps the image of a checkpoint as its memory. The answer must be served before it is seeded:
+    /// loading device state already touches guest memory.
+    ///
+    /// # Errors
+    /// See [`HypervisorError`].
+    fn adopt(&mut self, image: &File) -> Result<GuestMemory, HypervisorError>;
+
+    /// Makes it a paused clone of a checkpoint.
     ///
     /// # Errors
     /// See [`HypervisorError`]; the shell is gone then.

@@ -12,18 +12,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// Makes the child see our descriptor `ours` as its descriptor `theirs`, for each pair. The targets
-/// must differ from all sources, which must stay open until the child runs.
+/// Makes the child see our descriptor `ours` as its descriptor `theirs`, for each pair. The sources
+/// must stay open until the child runs.
 pub fn inherit(command: &mut Command, pairs: &[(RawFd, RawFd)]) {
     let pairs = pairs.to_vec();
+    let mut moved = vec![-1; pairs.len()];
     let place = move || {
-        // First above all targets, so that no target overwrites a source that is still needed.
+        // First all out of the way, above every target, so that no target overwrites a source.
         let above = pairs.iter().map(|(_, theirs)| theirs + 1).max().unwrap_or(0);
-        for (ours, theirs) in &pairs {
+        for ((ours, _), moved) in pairs.iter().zip(&mut moved) {
             // SAFETY: between fork and exec only async-signal-safe calls on plain numbers.
-            let moved = unsafe { libc::fcntl(*ours, libc::F_DUPFD_CLOEXEC, above.max(100)) };
+            *moved = unsafe { libc::fcntl(*ours, libc::F_DUPFD_CLOEXEC, above) };
+        }
+        for ((_, theirs), moved) in pairs.iter().zip(&moved) {
             // SAFETY: as above. dup2 clears close-on-exec of the target.
-            if moved < 0 || unsafe { libc::dup2(moved, *theirs) } < 0 {
+            if *moved < 0 || unsafe { libc::dup2(*moved, *theirs) } < 0 {
                 return Err(io::Error::last_os_error());
             }
         }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A kernel under working KVM prints its first line within 200 ms.
-const TRIAL_LIMIT: Duration = Duration::from_secs(3);
+const TRIAL_LIMIT: Duration = Duration::from_secs(2);
 /// What a Linux kernel says first; printed only by guest code that ran.
 const FIRST_WORDS: &str = "Linux version";
 

@@ -1,5 +1,6 @@
 //! One QEMU process with its sockets: what a VM and a shell have in common.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ use super::command_line::{self, AGENT_FD, QMP_FD, RAM_FD, Start, TAP_FD};
 use super::qmp::{Qmp, QmpError};
 use super::{Qemu, shim};
 use crate::hypervisor::{HypervisorError, Place};
+use crate::memory::Region;
 use crate::shim_protocol::{ENV_PRIVATE, ENV_RAM_FD, ENV_SOCKET};
 use crate::sys::memory::memfd;
 use crate::sys::process::{ProcessIdentity, inherit};
@@ -31,6 +33,7 @@ pub(super) struct Instance {
     pub(super) agent: Option<UnixStream>,
     pub(super) identity: ProcessIdentity,
     shim_socket: PathBuf,
+    region: Cell<Option<Region>>,
     child: Child,
 }
 
@@ -90,7 +93,15 @@ impl Instance {
             ))
         });
         match met {
-            Ok((qmp, identity)) => Ok(Self { place, qmp, agent: Some(agent), identity, shim_socket, child }),
+            Ok((qmp, identity)) => Ok(Self {
+                place,
+                qmp,
+                agent: Some(agent),
+                identity,
+                shim_socket,
+                region: Cell::new(None),
+                child,
+            }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -115,10 +126,17 @@ impl Instance {
             Some(image) => shim::adopt(&self.shim_socket, image),
             None => shim::describe(&self.shim_socket),
         };
-        handed.map_err(|source| HypervisorError::System {
+        let handed = handed.map_err(|source| HypervisorError::System {
             what: format!("get hold of the memory of {} (userfaultfd)", self.place.id),
             source,
-        })
+        })?;
+        self.region.set(Some(handed.region));
+        Ok(handed)
+    }
+
+    /// Where guest memory lies in the process, once it was asked for.
+    pub(super) fn region(&self) -> Option<Region> {
+        self.region.get()
     }
 }
 

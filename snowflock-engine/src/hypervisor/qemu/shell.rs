@@ -1,6 +1,7 @@
 //! A hollow QEMU that waits: machine and devices are built, memory is an empty
 //! file, the disk an empty layer. Seeding takes a tenth of a cold start's time.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,7 @@ use super::instance::{COMMAND_LIMIT, Instance};
 use super::vm::{QemuVm, enable_capabilities};
 use super::{Qemu, qmp::QmpError};
 use crate::hypervisor::{FrozenDisk, HypervisorError, Place, Seed, Shell, Vm};
+use crate::memory::remote::GuestMemory;
 use crate::network::identity::CloneId;
 use crate::sys::process::ProcessIdentity;
 
@@ -93,11 +95,14 @@ impl Shell for QemuShell {
         self.instance.identity
     }
 
+    fn adopt(&mut self, image: &File) -> Result<GuestMemory, HypervisorError> {
+        Ok(self.instance.guest_memory(Some(image))?.of_clone(&self.instance))
+    }
+
     fn seed(mut self: Box<Self>, seed: &Seed<'_>) -> Result<Box<dyn Vm>, HypervisorError> {
-        let memory = self.instance.guest_memory(Some(seed.image))?;
         self.attach_disk(seed.disk)?;
         self.load(seed.device_state)?;
         let Self { instance, layer, disk_bytes } = *self;
-        Ok(Box::new(QemuVm::seeded(instance, layer, disk_bytes, memory)))
+        Ok(Box::new(QemuVm::seeded(instance, layer, disk_bytes)))
     }
 }

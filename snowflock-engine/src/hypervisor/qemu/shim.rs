@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use super::instance::Instance;
 use crate::memory::Region;
+use crate::memory::protocol::GuestId;
+use crate::memory::remote::GuestMemory;
 use crate::shim_protocol::{Reply, Request};
 use crate::sys::fdpass::Channel;
 use crate::sys::uffd::Uffd;
@@ -19,6 +22,24 @@ pub(super) struct Handed {
     pub(super) region: Region,
     pub(super) uffd: Uffd,
     pub(super) ram_file: File,
+}
+
+impl Handed {
+    /// As the memory of a clone.
+    pub(super) fn of_clone(self, instance: &Instance) -> GuestMemory {
+        GuestMemory { ram_file: None, ..self.of_root(instance) }
+    }
+
+    /// As the memory of a root parent, which has a RAM file of its own.
+    pub(super) fn of_root(self, instance: &Instance) -> GuestMemory {
+        GuestMemory {
+            guest: GuestId(instance.place.id.0),
+            pid: instance.identity.pid,
+            region: self.region,
+            uffd: self.uffd,
+            ram_file: Some(self.ram_file),
+        }
+    }
 }
 
 /// Asks for guest memory as it is.

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use super::command_line::{DISK_NODE, Start};
 use super::instance::{COMMAND_LIMIT, Instance};
 use super::qmp::QmpError;
-use super::{Qemu, disk, shim};
+use super::{Qemu, disk};
 use crate::hypervisor::{BootImage, FrozenDisk, HypervisorError, Place, Vm};
-use crate::memory::protocol::GuestId;
 use crate::memory::remote::GuestMemory;
 use crate::memory::{PAGE_BYTES, Region};
 use crate::network::Port;
@@ -30,9 +29,6 @@ pub(super) struct QemuVm {
     layer: PathBuf,
     layers: u32,
     disk_bytes: u64,
-    /// A clone's memory as it was handed over at its birth, until it is asked for.
-    handed: Option<shim::Handed>,
-    region: Option<Region>,
     is_clone: bool,
     /// The next layer, opened by QEMU ahead of the pause that needs it.
     prepared: bool,
@@ -44,24 +40,17 @@ impl QemuVm {
         disk::create(&layer, image.disk_bytes, Some((&image.disk, &image.disk_format)))?;
         let mut instance = Instance::start(qemu, place, &layer, &Start::Boot(image))?;
         enable_capabilities(&mut instance)?;
-        let mut vm = Self::new(instance, layer, image.disk_bytes, None, false);
+        let mut vm = Self::new(instance, layer, image.disk_bytes, false);
         vm.prepare_layer()?;
         Ok(vm)
     }
 
-    pub(super) fn seeded(instance: Instance, layer: PathBuf, disk_bytes: u64, memory: shim::Handed) -> Self {
-        Self::new(instance, layer, disk_bytes, Some(memory), true)
+    pub(super) fn seeded(instance: Instance, layer: PathBuf, disk_bytes: u64) -> Self {
+        Self::new(instance, layer, disk_bytes, true)
     }
 
-    fn new(
-        instance: Instance,
-        layer: PathBuf,
-        disk_bytes: u64,
-        handed: Option<shim::Handed>,
-        is_clone: bool,
-    ) -> Self {
-        let region = handed.as_ref().map(|memory| memory.region);
-        Self { instance, layer, layers: 1, disk_bytes, handed, region, is_clone, prepared: false }
+    fn new(instance: Instance, layer: PathBuf, disk_bytes: u64, is_clone: bool) -> Self {
+        Self { instance, layer, layers: 1, disk_bytes, is_clone, prepared: false }
     }
 
     fn layer_path(&self, number: u32) -> PathBuf {
@@ -137,18 +126,8 @@ impl Vm for QemuVm {
     }
 
     fn memory(&mut self) -> Result<GuestMemory, HypervisorError> {
-        let handed = match self.handed.take() {
-            Some(handed) => handed,
-            None => self.instance.guest_memory(None)?,
-        };
-        self.region = Some(handed.region);
-        Ok(GuestMemory {
-            guest: GuestId(self.id().0),
-            pid: self.instance.identity.pid,
-            region: handed.region,
-            uffd: handed.uffd,
-            ram_file: (!self.is_clone).then_some(handed.ram_file),
-        })
+        let handed = self.instance.guest_memory(None)?;
+        Ok(if self.is_clone { handed.of_clone(&self.instance) } else { handed.of_root(&self.instance) })
     }
 
     fn take_agent(&mut self) -> Option<UnixStream> {
@@ -180,7 +159,8 @@ impl Vm for QemuVm {
     }
 
     fn private_pages(&self) -> Option<u64> {
-        self.is_clone.then(|| private_pages(self.instance.identity.pid, self.region?)).flatten()
+        let region = self.instance.region()?;
+        self.is_clone.then(|| private_pages(self.instance.identity.pid, region)).flatten()
     }
 }
 

@@ -1,0 +1,116 @@
+//! The host's end of the line to the agent in a guest (see [`crate::wire`]).
+//!
+//! A guest may lie, flood or hang: every wait has a deadline, and what cannot
+//! be understood is passed over.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::wire::frame::MAX_FRAME;
+use crate::wire::{Decoder, Failures, GuestMessage, HostMessage, Identity, RequestId};
+
+/// A request that got no answer is sent again after this long: a clone's agent may miss the first
+/// while its serial port wakes up.
+const REPEAT: Duration = Duration::from_millis(250);
+
+/// Why a guest has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The line is closed.
+    #[error("the line to the agent broke")]
+    Broken(#[from] io::Error),
+    /// Nothing came in time.
+    #[error("the agent in the guest did not answer within {0:?}")]
+    Silent(Duration),
+    /// The guest could not do all of it.
+    #[error("the guest could not take its identity, failed: {0}")]
+    Incomplete(Failures),
+}
+
+/// A line to one guest.
+#[derive(Debug)]
+pub struct Agent {
+    stream: UnixStream,
+    decoder: Decoder,
+    requests: u32,
+}
+
+impl Agent {
+    /// Over the socket of the guest's serial port.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, decoder: Decoder::default(), requests: 0 }
+    }
+
+    /// Waits for the agent's first word after a boot.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub fn wait_for_hello(&mut self, limit: Duration) -> Result<(), AgentError> {
+        self.wait(limit, |message| matches!(message, GuestMessage::Hello { .. }).then_some(()))
+    }
+
+    /// Gives the guest its identity; returns the time the guest took for it, by its own clock.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub fn identify(&mut self, identity: &Identity, limit: Duration) -> Result<Duration, AgentError> {
+        self.requests += 1;
+        let ours = RequestId(self.requests);
+        let until = Instant::now() + limit;
+        let answer = |message: &GuestMessage| match message {
+            GuestMessage::Identified { request, failed, took_us, .. } if *request == ours => {
+                Some((*failed, Duration::from_micros(u64::from(*took_us))))
+            }
+            _ => None,
+        };
+        loop {
+            self.say(&HostMessage::Identify(ours, identity.clone()))?;
+            let left = until.saturating_duration_since(Instant::now());
+            match self.wait(left.min(REPEAT), answer) {
+                Err(AgentError::Silent(_)) if left > REPEAT => {}
+                Err(AgentError::Silent(_)) => return Err(AgentError::Silent(limit)),
+                Err(error) => return Err(error),
+                Ok((failed, _)) if !failed.is_empty() => return Err(AgentError::Incomplete(failed)),
+                Ok((_, took)) => return Ok(took),
+            }
+        }
+    }
+
+    fn say(&mut self, message: &HostMessage) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(REPEAT))?;
+        self.stream.write_all(message.encode(&mut [0; MAX_FRAME]))
+    }
+
+    fn wait<T>(
+        &mut self,
+        limit: Duration,
+        wanted: impl Fn(&GuestMessage) -> Option<T>,
+    ) -> Result<T, AgentError> {
+        let until = Instant::now() + limit;
+        loop {
+            while let Some(frame) = self.decoder.next_frame() {
+                match GuestMessage::parse(&frame) {
+                    Ok(message) => {
+                        if let Some(found) = wanted(&message) {
+                            return Ok(found);
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "passed over a message of a guest"),
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AgentError::Silent(limit));
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(self.decoder.space()) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                Ok(count) => self.decoder.filled(count),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
