@@ -16,7 +16,7 @@ use crate::{commands, disk, finish, initrd};
 
 /// The command line of a guest made of packages. Mitigations guard guest processes from each other;
 /// a guest is one web server, and under emulation they are pure cost.
-const CMDLINE: &str = "root=/dev/vda rw console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 audit=0 apparmor=0 \
+const CMDLINE: &str = "root=/dev/vda rw console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 audit=0 apparmor=0 selinux=0 \
     mitigations=off random.trust_cpu=on no_timer_check nowatchdog noautogroup cryptomgr.notests \
     8250.nr_uarts=1 i8042.noaux=1 i8042.nopnp=1 rcupdate.rcu_expedited=1 systemd.show_status=0";
 /// What a build from packages holds at its peak: tree, archive, package files and disk.
