@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::wire::frame::MAX_FRAME;
 use crate::wire::{Decoder, Failures, GuestMessage, HostMessage, Identity, RequestId};
@@ -28,6 +28,13 @@ pub enum AgentError {
     Incomplete(Failures),
 }
 
+/// A clone's agent remembers the last request that its parent answered, so a new line does not
+/// count from the start.
+fn first_request() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as u32
+}
+
 /// A line to one guest.
 #[derive(Debug)]
 pub struct Agent {
@@ -40,7 +47,7 @@ impl Agent {
     /// Over the socket of the guest's serial port.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, decoder: Decoder::default(), requests: 0 }
+        Self { stream, decoder: Decoder::default(), requests: first_request() }
     }
 
     /// Waits for the agent's first word after a boot.
@@ -56,7 +63,7 @@ impl Agent {
     /// # Errors
     /// See [`AgentError`].
     pub fn identify(&mut self, identity: &Identity, limit: Duration) -> Result<Duration, AgentError> {
-        self.requests += 1;
+        self.requests = self.requests.wrapping_add(1);
         let ours = RequestId(self.requests);
         let until = Instant::now() + limit;
         let answer = |message: &GuestMessage| match message {

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::memory::remote::GuestMemory;
@@ -122,6 +123,19 @@ pub enum HypervisorError {
     },
 }
 
+/// The way to a VM's memory. It outlives whoever works on the VM just now, since a memory process
+/// that died must be replaced while the VM waits for a page.
+pub trait MemoryAccess: Send + Sync {
+    /// What a memory process needs to serve the VM's faults.
+    ///
+    /// # Errors
+    /// See [`HypervisorError`].
+    fn hand_over(&self) -> Result<GuestMemory, HypervisorError>;
+
+    /// Pages that only this VM holds; `None` where the hypervisor cannot tell.
+    fn private_pages(&self) -> Option<u64>;
+}
+
 /// Makes VMs.
 pub trait Hypervisor: Send + Sync {
     /// Boots a root parent. It runs when this returns.
@@ -148,12 +162,12 @@ pub trait Shell: Send {
     /// The process that runs it.
     fn process(&self) -> ProcessIdentity;
 
-    /// Maps the image of a checkpoint as its memory. The answer must be served before it is seeded:
-    /// loading device state already touches guest memory.
+    /// Maps the image of a checkpoint as its memory. What the answer leads to must be served before
+    /// the shell is seeded: loading device state already touches guest memory.
     ///
     /// # Errors
     /// See [`HypervisorError`].
-    fn adopt(&mut self, image: &File) -> Result<GuestMemory, HypervisorError>;
+    fn adopt(&mut self, image: &File) -> Result<Arc<dyn MemoryAccess>, HypervisorError>;
 
     /// Makes it a paused clone of a checkpoint.
     ///
@@ -173,14 +187,17 @@ pub trait Vm: Send {
     /// The process that runs it.
     fn process(&self) -> ProcessIdentity;
 
-    /// What a memory process needs to serve its faults. Asked again after such a process died.
-    ///
-    /// # Errors
-    /// See [`HypervisorError`].
-    fn memory(&mut self) -> Result<GuestMemory, HypervisorError>;
+    /// The way to its memory.
+    fn memory(&self) -> Arc<dyn MemoryAccess>;
 
     /// The line to the agent in the guest; given out once.
     fn take_agent(&mut self) -> Option<UnixStream>;
+
+    /// Does ahead of a pause what need not happen within it.
+    ///
+    /// # Errors
+    /// See [`HypervisorError`].
+    fn prepare_pause(&mut self) -> Result<(), HypervisorError>;
 
     /// Stops all vCPUs and lets I/O under way end.
     ///
@@ -205,7 +222,4 @@ pub trait Vm: Send {
     /// # Errors
     /// See [`HypervisorError`].
     fn resume(&mut self) -> Result<(), HypervisorError>;
-
-    /// Pages that only this VM holds; `None` where the hypervisor cannot tell.
-    fn private_pages(&self) -> Option<u64>;
 }

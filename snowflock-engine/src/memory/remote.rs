@@ -15,7 +15,7 @@ use super::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
 use super::server::{read_pages, write_pages};
 use super::{PageIndex, Region};
 use crate::sys::fdpass::{Channel, Message};
-use crate::sys::process::inherit;
+use crate::sys::process::{ENV_OWNER, inherit};
 use crate::sys::uffd::Uffd;
 
 /// The descriptor at which a memory process finds its channel.
@@ -75,16 +75,17 @@ pub struct MemoryProcess {
 }
 
 impl MemoryProcess {
-    /// Starts `program`; the child is returned beside, for whoever waits for its end.
+    /// Starts `program` for the engine with this state folder; the child is returned beside, for whoever waits for its end.
     ///
     /// # Errors
     /// The program is missing or cannot be started.
-    pub fn start(program: &Path, log: File) -> Result<(Self, Child), MemoryError> {
+    pub fn start(program: &Path, owner: &Path, log: File) -> Result<(Self, Child), MemoryError> {
         let start = |source| MemoryError::Start { program: program.into(), source };
         let (ours, theirs) = Channel::pair().map_err(start)?;
         ours.set_timeout(Some(ANSWER_DEADLINE)).map_err(start)?;
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        command.env(ENV_OWNER, owner);
         inherit(&mut command, &[(theirs.as_fd().as_raw_fd(), CHANNEL_FD)]);
         let child = command.spawn().map_err(start)?;
         Ok((Self { channel: Mutex::new(ours), pid: child.id() }, child))

@@ -2,15 +2,21 @@
 //! process from a later one with the same number.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+/// Environment variable that every process started by an engine carries: the engine's state folder.
+pub const ENV_OWNER: &str = "FLURRY_STATE";
 
 /// Makes the child see our descriptor `ours` as its descriptor `theirs`, for each pair. The sources
 /// must stay open until the child runs.
@@ -90,6 +96,43 @@ impl ProcessIdentity {
         }
         true
     }
+}
+
+/// The processes that carry this folder as their owner.
+#[must_use]
+pub fn owned_by(folder: &Path) -> Vec<ProcessIdentity> {
+    let wanted = [ENV_OWNER.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
+    let carries = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|pid| carries(*pid)).filter_map(ProcessIdentity::of).collect()
+}
+
+/// Waits for the end of a process, which need not be a child. Returns at once if it has ended.
+///
+/// # Errors
+/// No free file descriptor.
+pub fn wait_for_end(process: ProcessIdentity) -> io::Result<()> {
+    // SAFETY: numbers only.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, process.pid, 0) };
+    if raw < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) };
+    }
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(raw as i32) };
+    while process.is_alive() {
+        let mut wait = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut wait, PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -65,7 +65,10 @@ impl Words {
     fn machine(&mut self, machine: &Machine, accelerator: Accelerator, place: &Place) {
         let Machine { memory_mib, vcpus } = machine;
         self.pair("-name", format!("flurry-{}", place.id))
-            .pair("-machine", "q35,memory-backend=m0,hpet=off,smbus=off,sata=off,usb=off,vmport=off")
+            .pair(
+                "-machine",
+                "q35,memory-backend=m0,suppress-vmdesc=on,hpet=off,smbus=off,sata=off,usb=off,vmport=off",
+            )
             .pair("-accel", accelerator.option())
             .pair("-cpu", accelerator.cpu())
             .pair("-smp", vcpus.to_string())

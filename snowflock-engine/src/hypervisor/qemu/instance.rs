@@ -1,24 +1,24 @@
 //! One QEMU process with its sockets: what a VM and a shell have in common.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Qemu;
 use super::command_line::{self, AGENT_FD, QMP_FD, RAM_FD, Start, TAP_FD};
 use super::qmp::{Qmp, QmpError};
-use super::{Qemu, shim};
+use super::shim::ShimAccess;
 use crate::hypervisor::{HypervisorError, Place};
-use crate::memory::Region;
 use crate::shim_protocol::{ENV_PRIVATE, ENV_RAM_FD, ENV_SOCKET};
 use crate::sys::memory::memfd;
-use crate::sys::process::{ProcessIdentity, inherit};
+use crate::sys::process::{ENV_OWNER, ProcessIdentity, inherit};
 
 /// QEMU's answer to a command; the slowest, under emulation on a busy host, take tens of milliseconds.
 pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(10);
@@ -32,8 +32,7 @@ pub(super) struct Instance {
     pub(super) qmp: Qmp,
     pub(super) agent: Option<UnixStream>,
     pub(super) identity: ProcessIdentity,
-    shim_socket: PathBuf,
-    region: Cell<Option<Region>>,
+    pub(super) memory: Arc<ShimAccess>,
     child: Child,
 }
 
@@ -58,6 +57,7 @@ impl Instance {
             .env("LD_PRELOAD", &qemu.programs.shim)
             .env(ENV_RAM_FD, RAM_FD.to_string())
             .env(ENV_SOCKET, &shim_socket)
+            .env(ENV_OWNER, &qemu.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -74,7 +74,9 @@ impl Instance {
         inherit(&mut command, &pairs);
         let child = command.spawn().map_err(system(format!("start {}", qemu.programs.qemu.display())))?;
         drop((qmp_theirs, agent_theirs));
-        Self::meet(place, child, qmp, agent, shim_socket)
+        let is_clone = matches!(start, Start::Hollow);
+        let memory = ShimAccess::new(place.id, child.id(), shim_socket, is_clone);
+        Self::meet(place, child, qmp, agent, memory)
     }
 
     fn meet(
@@ -82,26 +84,15 @@ impl Instance {
         mut child: Child,
         qmp: UnixStream,
         agent: UnixStream,
-        shim_socket: PathBuf,
+        memory: ShimAccess,
     ) -> Result<Self, HypervisorError> {
-        let met = Qmp::greet(qmp, COMMAND_LIMIT).and_then(|qmp| {
-            Ok((
-                qmp,
-                ProcessIdentity::of(child.id())
-                    .ok_or(std::io::ErrorKind::NotFound)
-                    .map_err(std::io::Error::from)?,
-            ))
-        });
+        let identity = || ProcessIdentity::of(child.id()).ok_or(std::io::ErrorKind::NotFound);
+        let met = Qmp::greet(qmp, COMMAND_LIMIT)
+            .and_then(|qmp| Ok((qmp, identity().map_err(std::io::Error::from)?)));
         match met {
-            Ok((qmp, identity)) => Ok(Self {
-                place,
-                qmp,
-                agent: Some(agent),
-                identity,
-                shim_socket,
-                region: Cell::new(None),
-                child,
-            }),
+            Ok((qmp, identity)) => {
+                Ok(Self { place, qmp, agent: Some(agent), identity, memory: Arc::new(memory), child })
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -118,25 +109,6 @@ impl Instance {
     /// An error of a QMP call that was made directly.
     pub(super) fn explain(&self, what: &str, error: QmpError) -> HypervisorError {
         explain(&self.place, what, error)
-    }
-
-    /// Asks the shim for guest memory, with an image to adopt or without.
-    pub(super) fn guest_memory(&self, image: Option<&File>) -> Result<shim::Handed, HypervisorError> {
-        let handed = match image {
-            Some(image) => shim::adopt(&self.shim_socket, image),
-            None => shim::describe(&self.shim_socket),
-        };
-        let handed = handed.map_err(|source| HypervisorError::System {
-            what: format!("get hold of the memory of {} (userfaultfd)", self.place.id),
-            source,
-        })?;
-        self.region.set(Some(handed.region));
-        Ok(handed)
-    }
-
-    /// Where guest memory lies in the process, once it was asked for.
-    pub(super) fn region(&self) -> Option<Region> {
-        self.region.get()
     }
 }
 

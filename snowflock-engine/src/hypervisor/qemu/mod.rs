@@ -39,10 +39,13 @@ pub struct Qemu {
     /// An empty overlay, which every shell gets a copy of.
     empty_overlay: PathBuf,
     disk_bytes: u64,
+    /// State folder of the engine.
+    folder: PathBuf,
 }
 
 impl Qemu {
-    /// A driver for machines of this shape, with disks of `disk_bytes`. `folder` holds its own files.
+    /// A driver for machines of this shape, with disks of `disk_bytes`. `folder` is the
+    /// engine's state folder.
     ///
     /// # Errors
     /// `qemu-img` cannot make an overlay.
@@ -55,7 +58,7 @@ impl Qemu {
     ) -> Result<Self, HypervisorError> {
         let empty_overlay = folder.join("empty.qcow2");
         disk::create(&empty_overlay, disk_bytes, None)?;
-        Ok(Self { programs, machine, accelerator, empty_overlay, disk_bytes })
+        Ok(Self { programs, machine, accelerator, empty_overlay, disk_bytes, folder: folder.into() })
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -13,8 +14,7 @@ use super::command_line::{DISK_NODE, Start};
 use super::instance::{COMMAND_LIMIT, Instance};
 use super::vm::{QemuVm, enable_capabilities};
 use super::{Qemu, qmp::QmpError};
-use crate::hypervisor::{FrozenDisk, HypervisorError, Place, Seed, Shell, Vm};
-use crate::memory::remote::GuestMemory;
+use crate::hypervisor::{FrozenDisk, HypervisorError, MemoryAccess, Place, Seed, Shell, Vm};
 use crate::network::identity::CloneId;
 use crate::sys::process::ProcessIdentity;
 
@@ -95,8 +95,9 @@ impl Shell for QemuShell {
         self.instance.identity
     }
 
-    fn adopt(&mut self, image: &File) -> Result<GuestMemory, HypervisorError> {
-        Ok(self.instance.guest_memory(Some(image))?.of_clone(&self.instance))
+    fn adopt(&mut self, image: &File) -> Result<Arc<dyn MemoryAccess>, HypervisorError> {
+        self.instance.memory.adopt(image)?;
+        Ok(self.instance.memory.clone())
     }
 
     fn seed(mut self: Box<Self>, seed: &Seed<'_>) -> Result<Box<dyn Vm>, HypervisorError> {

@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -11,9 +12,7 @@ use super::command_line::{DISK_NODE, Start};
 use super::instance::{COMMAND_LIMIT, Instance};
 use super::qmp::QmpError;
 use super::{Qemu, disk};
-use crate::hypervisor::{BootImage, FrozenDisk, HypervisorError, Place, Vm};
-use crate::memory::remote::GuestMemory;
-use crate::memory::{PAGE_BYTES, Region};
+use crate::hypervisor::{BootImage, FrozenDisk, HypervisorError, MemoryAccess, Place, Vm};
 use crate::network::Port;
 use crate::network::identity::CloneId;
 use crate::sys::process::ProcessIdentity;
@@ -29,7 +28,6 @@ pub(super) struct QemuVm {
     layer: PathBuf,
     layers: u32,
     disk_bytes: u64,
-    is_clone: bool,
     /// The next layer, opened by QEMU ahead of the pause that needs it.
     prepared: bool,
 }
@@ -40,17 +38,17 @@ impl QemuVm {
         disk::create(&layer, image.disk_bytes, Some((&image.disk, &image.disk_format)))?;
         let mut instance = Instance::start(qemu, place, &layer, &Start::Boot(image))?;
         enable_capabilities(&mut instance)?;
-        let mut vm = Self::new(instance, layer, image.disk_bytes, false);
+        let mut vm = Self::new(instance, layer, image.disk_bytes);
         vm.prepare_layer()?;
         Ok(vm)
     }
 
     pub(super) fn seeded(instance: Instance, layer: PathBuf, disk_bytes: u64) -> Self {
-        Self::new(instance, layer, disk_bytes, true)
+        Self::new(instance, layer, disk_bytes)
     }
 
-    fn new(instance: Instance, layer: PathBuf, disk_bytes: u64, is_clone: bool) -> Self {
-        Self { instance, layer, layers: 1, disk_bytes, is_clone, prepared: false }
+    fn new(instance: Instance, layer: PathBuf, disk_bytes: u64) -> Self {
+        Self { instance, layer, layers: 1, disk_bytes, prepared: false }
     }
 
     fn layer_path(&self, number: u32) -> PathBuf {
@@ -92,7 +90,7 @@ impl QemuVm {
         let state = reader.join().map_err(|_| QmpError::Refused("reader of the state ended".into()))??;
         match (&event["data"]["status"], state.len() as u64) {
             (_, len) if len > MAX_DEVICE_STATE => {
-                Err(QmpError::Refused(format!("state of over {len} bytes")))
+                Err(QmpError::Refused(format!("state of over {MAX_DEVICE_STATE} bytes")))
             }
             (status, _) if status == "completed" => Ok(state),
             _ => Err(QmpError::Refused("QEMU could not describe its state".into())),
@@ -105,11 +103,12 @@ fn layer_node(number: u32) -> String {
 }
 
 /// Both ends of a fork must have these on: pages of shared memory stay out of the stream, and its end
-/// is told by an event.
+/// is told by an event. Nobody needs to hear that a clone has moved in: the bridge learns nothing.
 pub(super) fn enable_capabilities(instance: &mut Instance) -> Result<(), HypervisorError> {
     let on = |name: &str| json!({ "capability": name, "state": true });
     let all = json!({ "capabilities": [on("x-ignore-shared"), on("events")] });
-    instance.command("migrate-set-capabilities", all).map(drop)
+    instance.command("migrate-set-capabilities", all)?;
+    instance.command("migrate-set-parameters", json!({ "announce-rounds": 0 })).map(drop)
 }
 
 impl Vm for QemuVm {
@@ -125,17 +124,19 @@ impl Vm for QemuVm {
         self.instance.identity
     }
 
-    fn memory(&mut self) -> Result<GuestMemory, HypervisorError> {
-        let handed = self.instance.guest_memory(None)?;
-        Ok(if self.is_clone { handed.of_clone(&self.instance) } else { handed.of_root(&self.instance) })
+    fn memory(&self) -> Arc<dyn MemoryAccess> {
+        self.instance.memory.clone()
     }
 
     fn take_agent(&mut self) -> Option<UnixStream> {
         self.instance.agent.take()
     }
 
+    fn prepare_pause(&mut self) -> Result<(), HypervisorError> {
+        self.prepare_layer()
+    }
+
     fn pause(&mut self) -> Result<(), HypervisorError> {
-        self.prepare_layer()?;
         self.instance.command("stop", json!({})).map(drop)
     }
 
@@ -157,19 +158,4 @@ impl Vm for QemuVm {
     fn resume(&mut self) -> Result<(), HypervisorError> {
         self.instance.command("cont", json!({})).map(drop)
     }
-
-    fn private_pages(&self) -> Option<u64> {
-        let region = self.instance.region()?;
-        self.is_clone.then(|| private_pages(self.instance.identity.pid, region)).flatten()
-    }
-}
-
-/// Anonymous pages of the mapping of guest memory, from `/proc/PID/smaps`.
-fn private_pages(pid: u32, region: Region) -> Option<u64> {
-    let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps")).ok()?;
-    let head = format!("{:x}-", region.address);
-    let mut lines = text.lines().skip_while(|line| !line.starts_with(&head));
-    let anonymous = lines.find_map(|line| line.strip_prefix("Anonymous:"))?;
-    let kib: u64 = anonymous.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1024 / PAGE_BYTES as u64)
 }

@@ -1,0 +1,83 @@
+//! The birth of a clone: a shell and a checkpoint become a VM with an identity.
+//!
+//!   adopt image -> serve memory -> load device state -> resume -> identity taken
+//!      any failure: memory is no longer served, the VM is gone
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::EngineError;
+use super::checkpoint::Checkpoint;
+use super::host::Host;
+use super::view::ForkTimes;
+use crate::agent::Agent;
+use crate::hypervisor::{MemoryAccess, Seed, Shell, Vm};
+use crate::network::identity::CloneId;
+
+/// A clone that has its own identity.
+pub(super) struct Born {
+    pub(super) vm: Box<dyn Vm>,
+    /// The line to its agent, kept open for as long as it lives.
+    pub(super) agent: Agent,
+    pub(super) times: ForkTimes,
+}
+
+/// What is told on the way.
+pub(super) enum Progress {
+    /// The way to its memory, which is served from now on.
+    Served(Arc<dyn MemoryAccess>),
+    Seeded,
+    Running,
+}
+
+/// How many siblings are born with it, when that began, and how long its identity may take.
+#[derive(Clone, Copy)]
+pub(super) struct Litter {
+    pub(super) clones: u32,
+    pub(super) began: Instant,
+    pub(super) identity_limit: Duration,
+}
+
+/// Does all of it; blocks for a tenth of a second or so.
+pub(super) fn give_birth(
+    host: &Host,
+    checkpoint: &Checkpoint,
+    shell: Box<dyn Shell>,
+    litter: Litter,
+    tell: &dyn Fn(Progress),
+) -> Result<Born, EngineError> {
+    let id = shell.id();
+    let born = deliver(host, checkpoint, shell, litter, tell);
+    if born.is_err() {
+        checkpoint.memtap.remove_guest(id);
+    }
+    born
+}
+
+fn deliver(
+    host: &Host,
+    checkpoint: &Checkpoint,
+    mut shell: Box<dyn Shell>,
+    litter: Litter,
+    tell: &dyn Fn(Progress),
+) -> Result<Born, EngineError> {
+    let id = shell.id();
+    let memory = shell.adopt(checkpoint.image.file())?;
+    checkpoint.memtap.add_guest(id, Arc::clone(&memory))?;
+    tell(Progress::Served(memory));
+    let mut vm = shell.seed(&Seed { device_state: &checkpoint.device_state, disk: &checkpoint.disk })?;
+    let seeded = litter.began.elapsed();
+    tell(Progress::Seeded);
+    let mut agent = agent_of(vm.as_mut())?;
+    vm.resume()?;
+    let running = litter.began.elapsed();
+    tell(Progress::Running);
+    agent.identify(&host.identity(id, litter.clones)?, litter.identity_limit)?;
+    let joined = litter.began.elapsed();
+    Ok(Born { vm, agent, times: ForkTimes { id, seeded, running, joined, first_response: None } })
+}
+
+/// The line to a VM's agent, which nobody has taken before.
+pub(super) fn agent_of(vm: &mut dyn Vm) -> Result<Agent, EngineError> {
+    vm.take_agent().map(Agent::new).ok_or(EngineError::NotForkable(CloneId(vm.id().0)))
+}

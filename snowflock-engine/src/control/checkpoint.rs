@@ -1,0 +1,139 @@
+//! Taking a checkpoint, and what one consists of.
+//!
+//!   prepare -> pause -> disk -> describe -> freeze -> resume -> write the descriptor
+//!      a failure within the pause: thaw, resume, error; the VM goes on as if nothing had been
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::EngineError;
+use super::host::Host;
+use super::memory_server::MemoryServer;
+use super::view::{CheckpointView, PauseTimes};
+use crate::hypervisor::{FrozenDisk, Vm};
+use crate::memory::PageIndex;
+use crate::memory::frozen::{FrozenView, ProcessSource, Source};
+use crate::memory::image::Image;
+use crate::memory::protocol::CheckpointId;
+use crate::network::identity::CloneId;
+
+/// A checkpoint: what clones are made from.
+pub(super) struct Checkpoint {
+    pub(super) id: CheckpointId,
+    pub(super) of: CloneId,
+    pub(super) image: Arc<Image>,
+    pub(super) disk: FrozenDisk,
+    pub(super) device_state: Vec<u8>,
+    pub(super) descriptor_bytes: u64,
+    pub(super) memtap: Arc<MemoryServer>,
+    /// What this checkpoint's own clones look through when they are forked in turn.
+    pub(super) view: FrozenView,
+    pub(super) pause: PauseTimes,
+    /// Serves the VM that was frozen: its memserver, or the memtap of the clone that it is.
+    keeper: Arc<MemoryServer>,
+}
+
+/// The VM to be frozen: who serves it now, and what it was itself made from.
+pub(super) struct Subject<'a> {
+    pub(super) vm: &'a mut dyn Vm,
+    pub(super) keeper: Arc<MemoryServer>,
+    pub(super) made_from: Option<Arc<Checkpoint>>,
+}
+
+impl Checkpoint {
+    /// Freezes a running VM. Pages in `working_set` are fetched at once afterwards.
+    pub(super) fn take(
+        host: &Host,
+        id: CheckpointId,
+        subject: Subject<'_>,
+        working_set: &[PageIndex],
+    ) -> Result<Self, EngineError> {
+        let of = subject.vm.id();
+        let memory = subject.vm.memory().hand_over()?;
+        let image = Arc::new(Image::new(memory.region.pages())?);
+        let source = match (memory.ram_file, &subject.made_from) {
+            (Some(ram_file), _) => Source::RamFile(ram_file),
+            (None, Some(base)) => {
+                let base = base.view.duplicate()?;
+                Source::Process(Box::new(ProcessSource::open(memory.pid, memory.region, base)?))
+            }
+            (None, None) => return Err(EngineError::NotForkable(of)),
+        };
+        let view = FrozenView { image: image.duplicate()?, source };
+        let memtap =
+            MemoryServer::start(host.programs.memtap.clone(), host.folder.clone(), Some(view.duplicate()?))?;
+        let (pause, disk, device_state) = freeze(subject.vm, &subject.keeper, id, &image)?;
+        if let Err(error) = memtap.prefetch(working_set) {
+            tracing::warn!(%error, "the working set is not prefetched");
+        }
+        let descriptor_bytes = device_state.len() as u64;
+        let keeper = subject.keeper;
+        Ok(Self { id, of, image, disk, device_state, descriptor_bytes, memtap, view, pause, keeper })
+    }
+
+    /// Ends it: its VM's writes cost nothing more. No clone may depend on it.
+    pub(super) fn end(&self) {
+        self.keeper.thaw(self.of, self.id);
+    }
+
+    pub(super) fn to_view(&self) -> CheckpointView {
+        CheckpointView {
+            id: self.id,
+            of: self.of,
+            pause: self.pause,
+            device_state_bytes: self.device_state.len() as u64,
+            descriptor_bytes: self.descriptor_bytes,
+            image: Arc::clone(&self.image),
+            memtap: Arc::clone(&self.memtap),
+        }
+    }
+}
+
+type Frozen = (PauseTimes, FrozenDisk, Vec<u8>);
+
+/// The pause itself.
+fn freeze(
+    vm: &mut dyn Vm,
+    keeper: &Arc<MemoryServer>,
+    id: CheckpointId,
+    image: &Image,
+) -> Result<Frozen, EngineError> {
+    let mut lap = Lap(Instant::now());
+    vm.prepare_pause()?;
+    lap.time();
+    vm.pause()?;
+    let stop = lap.time();
+    let frozen = within_pause(vm, keeper, id, image, &mut lap);
+    if frozen.is_err() {
+        keeper.thaw(vm.id(), id);
+    }
+    vm.resume()?;
+    let resume = lap.time();
+    frozen.map(|(times, disk, state)| (PauseTimes { stop, resume, ..times }, disk, state))
+}
+
+fn within_pause(
+    vm: &mut dyn Vm,
+    keeper: &Arc<MemoryServer>,
+    id: CheckpointId,
+    image: &Image,
+    lap: &mut Lap,
+) -> Result<Frozen, EngineError> {
+    let frozen_disk = vm.freeze_disk()?;
+    let disk = lap.time();
+    let device_state = vm.describe()?;
+    let describe = lap.time();
+    keeper.freeze(vm.id(), id, image)?;
+    let freeze = lap.time();
+    Ok((PauseTimes { disk, describe, freeze, ..PauseTimes::default() }, frozen_disk, device_state))
+}
+
+/// Times the steps of a sequence.
+struct Lap(Instant);
+
+impl Lap {
+    fn time(&mut self) -> Duration {
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut self.0, now))
+    }
+}

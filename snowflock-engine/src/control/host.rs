@@ -1,0 +1,119 @@
+//! What every worker of the engine needs of this host: hypervisor, network,
+//! programs, folders.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::EngineError;
+use crate::hypervisor::{BootImage, Hypervisor, Place};
+use crate::network::Network;
+use crate::network::identity::CloneId;
+use crate::wire;
+
+/// Programs that the engine starts.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// The library that is loaded into it.
+    pub shim: PathBuf,
+    /// Keeps frozen memory of a parent.
+    pub memserver: PathBuf,
+    /// Gives clones their pages.
+    pub memtap: PathBuf,
+}
+
+/// Environment variable: the folder that holds the engine's own programs.
+pub const ENV_PROGRAMS: &str = "FLURRY_LIBEXEC";
+
+impl Programs {
+    /// Finds the engine's programs in the folder named by the environment, beside the running
+    /// program, or in `/usr/lib/flurry`; QEMU by the search path.
+    ///
+    /// # Errors
+    /// One of them is missing; the error names it and where it was looked for.
+    pub fn find() -> Result<Self, EngineError> {
+        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
+        let above = beside.as_ref().and_then(|folder| Some(folder.parent()?.to_path_buf()));
+        let named = std::env::var_os(ENV_PROGRAMS).map(PathBuf::from);
+        let folders: Vec<PathBuf> =
+            [named, beside, above, Some("/usr/lib/flurry".into())].into_iter().flatten().collect();
+        let find = |name: &str| {
+            let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+            found.ok_or_else(|| EngineError::NoProgram { name: name.into(), folders: folders.clone() })
+        };
+        Ok(Self {
+            qemu: in_search_path("qemu-system-x86_64")?,
+            shim: find("libsnowflock_shim.so")?,
+            memserver: find("flurry-memserver")?,
+            memtap: find("flurry-memtap")?,
+        })
+    }
+}
+
+fn in_search_path(name: &str) -> Result<PathBuf, EngineError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| EngineError::NoProgram { name: name.into(), folders })
+}
+
+/// This host.
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) hypervisor: Box<dyn Hypervisor>,
+    pub(super) network: Network,
+    pub(super) programs: Programs,
+    pub(super) folder: PathBuf,
+    pub(super) image: BootImage,
+}
+
+impl Host {
+    /// Makes folder and network port of a VM.
+    pub(super) fn place(&self, id: CloneId) -> Result<Place, EngineError> {
+        let folder = self.vm_folder(id);
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| EngineError::System { what: format!("create {}", folder.display()), source })?;
+        Ok(Place { id, folder, port: self.network.add_port(id)? })
+    }
+
+    /// Removes what [`Host::place`] made. The VM must be gone.
+    pub(super) fn vacate(&self, id: CloneId) {
+        if let Err(error) = self.network.remove_port(id) {
+            tracing::warn!(%error, vm = %id, "its port is left");
+        }
+        let _ = std::fs::remove_dir_all(self.vm_folder(id));
+    }
+
+    fn vm_folder(&self, id: CloneId) -> PathBuf {
+        self.folder.join(id.to_string())
+    }
+
+    /// The identity that this ID stands for, with the time and fresh entropy.
+    pub(super) fn identity(&self, id: CloneId, clones: u32) -> io::Result<wire::Identity> {
+        let block = self.network.block();
+        let mut entropy = [0; 32];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(wire::Identity {
+            clone_id: id.0,
+            clones,
+            unix_time_ns: now.as_nanos() as u64,
+            mac: crate::network::identity::mac_address(&self.name, id).0,
+            ipv4: block.address(id),
+            prefix_len: block.prefix_len(),
+            gateway: block.gateway(),
+            parent_ipv4: block.address(CloneId::PARENT),
+            entropy,
+            hostname: wire::Name::cut(&format!("{}-{id}", self.name)),
+        })
+    }
+
+    /// Memory that the host could give to further guests, MiB.
+    pub(super) fn available_mib() -> u64 {
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+    }
+}

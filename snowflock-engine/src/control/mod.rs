@@ -1,0 +1,333 @@
+//! The engine: SnowFlock's programming interface, and the one owner of the
+//! life of every VM.
+//!
+//! ```text
+//!   sf_request_ticket(n) -> ticket for m <= n, or a refusal
+//!   sf_checkpoint_parent() -> checkpoint        sf_clone(ticket) = both
+//!   sf_create_clones(ticket, checkpoint) -> clones that have joined
+//!   sf_exit(clone), sf_kill(ticket), sf_join(ticket)
+//! ```
+//!
+//! [`Engine`] is a handle; behind it one thread owns all state (`owner`), hands
+//! slow work to worker threads, and publishes a numbered [`View`].
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::agent::AgentError;
+use crate::hypervisor::qemu::accelerator::{self, NoKvm};
+use crate::hypervisor::qemu::{self, Choice, Qemu, Wish};
+use crate::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine};
+use crate::memory::protocol::CheckpointId;
+use crate::network::identity::{AddressBlock, CloneId};
+use crate::network::{Dialer, Network, NetworkError};
+
+mod birth;
+mod checkpoint;
+mod host;
+mod ledger;
+mod lifecycle;
+mod memory_server;
+mod owner;
+mod registry;
+mod ticket;
+mod view;
+
+pub use host::{ENV_PROGRAMS, Programs};
+pub use ledger::LedgerError;
+pub use lifecycle::LifeState;
+pub use memory_server::{MemoryServer, ServerError};
+pub use ticket::{Refusal, Ticket, TicketAnswer, TicketId};
+pub use view::{CheckpointView, ForkTimes, PauseTimes, View, VmView};
+
+use host::Host;
+use ledger::Ledger;
+use owner::{Command, Event, Owner};
+
+/// What an engine is made for.
+#[derive(Debug, Clone)]
+pub struct EngineSpec {
+    /// Name of the parent: of its network namespace, and in its clones' host names.
+    pub name: String,
+    /// Shape of parent and clones.
+    pub machine: Machine,
+    /// What the parent boots from.
+    pub image: BootImage,
+    /// Addresses of the private network.
+    pub block: AddressBlock,
+    /// KVM or TCG.
+    pub accelerator: Wish,
+    /// Hollow shells to keep waiting.
+    pub shells: u32,
+    /// Clones that may live at once.
+    pub max_clones: u32,
+    /// Memory that one clone is reckoned with when tickets are granted, MiB.
+    pub clone_mib: u64,
+    /// Folder for all files of this engine, on a file system that keeps sparse files.
+    pub state_folder: PathBuf,
+    /// The parent must have its identity by then.
+    pub boot_limit: Duration,
+    /// A clone must have its identity by then.
+    pub identity_limit: Duration,
+    /// Programs to use.
+    pub programs: Programs,
+}
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A program is not installed.
+    #[error("the program {name} is in none of {folders:?}")]
+    NoProgram {
+        /// Its file name.
+        name: String,
+        /// Where it was looked for.
+        folders: Vec<PathBuf>,
+    },
+    /// KVM was asked for and does not work.
+    #[error(transparent)]
+    NoKvm(#[from] NoKvm),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The private network cannot be made.
+    #[error("the private network cannot be made")]
+    Network(#[from] NetworkError),
+    /// The hypervisor did not do its part.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// Guest memory is not served.
+    #[error(transparent)]
+    Memory(#[from] ServerError),
+    /// The guest has no identity.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// A system call failed.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No memory or file descriptor left for an image.
+    #[error("no memory or file descriptor is left for an image")]
+    Image(#[from] io::Error),
+    /// The VM does not run, or its line was taken.
+    #[error("{0} cannot be forked now: it does not run, or another fork of it is under way")]
+    NotForkable(CloneId),
+    /// There is no such ticket, or it was used.
+    #[error("ticket {} is unknown, used or killed", .0.0)]
+    NoTicket(TicketId),
+    /// There is no such checkpoint.
+    #[error("checkpoint {} does not exist (any more)", .0.0)]
+    NoCheckpoint(CheckpointId),
+    /// The parent has booted before.
+    #[error("the parent has been booted already")]
+    BootedAlready,
+    /// The engine was shut down.
+    #[error("the engine has been shut down")]
+    Stopped,
+}
+
+/// The outcome of `sf_create_clones`: every promised clone is in one of the lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Created {
+    /// Those that have their own identity.
+    pub joined: Vec<CloneId>,
+    /// Those that could not be made, and why.
+    pub failed: Vec<(CloneId, String)>,
+}
+
+/// A handle on a running engine. Cheap to copy.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    events: mpsc::Sender<Event>,
+    view: watch::Receiver<Arc<View>>,
+    dialer: Dialer,
+    choice: Choice,
+}
+
+impl Engine {
+    /// Removes what a former run has left, makes the private network and starts shells. Blocks for
+    /// up to a few seconds while KVM is tried.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; nothing is left behind then.
+    pub fn start(spec: EngineSpec) -> Result<Self, EngineError> {
+        let ledger = Ledger::open(&spec.state_folder, &spec.name)?;
+        match Self::start_in(&spec, ledger.folder()) {
+            Ok((engine, owner)) => {
+                let run = move || owner.run(ledger);
+                std::thread::Builder::new().name("engine".into()).spawn(run)?;
+                Ok(engine)
+            }
+            Err(error) => {
+                if let Err(left) = ledger.close(&spec.name) {
+                    tracing::warn!(error = %left, "not everything was removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn start_in(spec: &EngineSpec, folder: &std::path::Path) -> Result<(Self, Owner), EngineError> {
+        let choice = accelerator::choose(spec.accelerator, &spec.programs.qemu, &spec.image.kernel, folder)?;
+        let programs = qemu::Programs { qemu: spec.programs.qemu.clone(), shim: spec.programs.shim.clone() };
+        let driver =
+            Qemu::new(programs, spec.machine.clone(), choice.accelerator, spec.image.disk_bytes, folder)?;
+        Self::start_with(spec, Box::new(driver), choice)
+    }
+
+    fn start_with(
+        spec: &EngineSpec,
+        hypervisor: Box<dyn Hypervisor>,
+        choice: Choice,
+    ) -> Result<(Self, Owner), EngineError> {
+        let network = Network::create(&spec.name, spec.block)?;
+        let dialer = network.dialer();
+        let host = Host {
+            name: spec.name.clone(),
+            hypervisor,
+            network,
+            programs: spec.programs.clone(),
+            folder: spec.state_folder.clone(),
+            image: spec.image.clone(),
+        };
+        let (events, inbox) = mpsc::channel();
+        let (publish, view) = watch::channel(Arc::new(View::default()));
+        let owner = Owner::new(spec, host, inbox, events.clone(), publish);
+        Ok((Self { events, view, dialer, choice }, owner))
+    }
+
+    /// Boots the parent; it has its identity when this returns.
+    ///
+    /// # Errors
+    /// The VM does not start, or its agent does not answer in time; the VM is gone then.
+    pub async fn boot(&self) -> Result<(), EngineError> {
+        self.ask(Command::Boot).await?
+    }
+
+    /// SnowFlock's `sf_request_ticket`: the right to `wanted` clones, or to fewer.
+    ///
+    /// # Errors
+    /// The engine was shut down. A refusal is not an error.
+    pub async fn sf_request_ticket(&self, wanted: u32) -> Result<TicketAnswer, EngineError> {
+        self.ask(|reply| Command::RequestTicket(wanted, reply)).await
+    }
+
+    /// SnowFlock's `sf_checkpoint_parent`: freezes the parent as it is now.
+    ///
+    /// # Errors
+    /// The parent does not run, or a step failed; it goes on in any case.
+    pub async fn sf_checkpoint_parent(&self) -> Result<CheckpointId, EngineError> {
+        self.checkpoint(CloneId::PARENT).await
+    }
+
+    /// Freezes any running VM as it is now: a clone can be forked, too.
+    ///
+    /// # Errors
+    /// As for [`Engine::sf_checkpoint_parent`].
+    pub async fn checkpoint(&self, of: CloneId) -> Result<CheckpointId, EngineError> {
+        self.ask(|reply| Command::Checkpoint(of, reply)).await?
+    }
+
+    /// SnowFlock's `sf_create_clones`: uses a ticket up. Returns when each of its clones has joined or failed.
+    ///
+    /// # Errors
+    /// Ticket or checkpoint do not exist.
+    pub async fn sf_create_clones(
+        &self,
+        ticket: TicketId,
+        checkpoint: CheckpointId,
+    ) -> Result<Created, EngineError> {
+        self.ask(|reply| Command::CreateClones(ticket, checkpoint, reply)).await?
+    }
+
+    /// SnowFlock's `sf_clone`: checkpoint and clones in one.
+    ///
+    /// # Errors
+    /// As for both.
+    pub async fn sf_clone(&self, ticket: TicketId) -> Result<Created, EngineError> {
+        let checkpoint = self.sf_checkpoint_parent().await?;
+        self.sf_create_clones(ticket, checkpoint).await
+    }
+
+    /// SnowFlock's `sf_exit`: ends one clone. Returns when it has left nothing behind.
+    ///
+    /// # Errors
+    /// The engine was shut down.
+    pub async fn sf_exit(&self, clone: CloneId) -> Result<(), EngineError> {
+        self.ask(|reply| Command::Exit(clone, reply)).await
+    }
+
+    /// SnowFlock's `sf_kill`: ends all clones of a ticket, and the ticket.
+    ///
+    /// # Errors
+    /// There is no such ticket.
+    pub async fn sf_kill(&self, ticket: TicketId) -> Result<(), EngineError> {
+        let clones = self.ask(|reply| Command::Kill(ticket, reply)).await??;
+        for clone in clones {
+            self.sf_exit(clone).await?;
+        }
+        Ok(())
+    }
+
+    /// SnowFlock's `sf_join`: waits until all clones of a ticket have ended.
+    ///
+    /// # Errors
+    /// The engine was shut down.
+    pub async fn sf_join(&self, ticket: TicketId) -> Result<(), EngineError> {
+        let ended = |view: &Arc<View>| {
+            view.clones.iter().filter(|c| c.ticket == Some(ticket)).all(|c| !c.state.is_alive())
+        };
+        self.view.clone().wait_for(ended).await.map(drop).map_err(|_| EngineError::Stopped)
+    }
+
+    /// Tells that a VM answers requests; `first_response` counts from the start of its birth.
+    pub fn ready(&self, id: CloneId, first_response: Duration) {
+        let _ = self.events.send(Event::Command(Command::Ready(id, first_response)));
+    }
+
+    /// Tells that a clone gets no new requests; it is to be ended with [`Engine::sf_exit`].
+    pub fn retire(&self, id: CloneId) {
+        let _ = self.events.send(Event::Command(Command::Retire(id)));
+    }
+
+    /// The numbered view, to look at or to wait for.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Makes connections to guests.
+    #[must_use]
+    pub fn dialer(&self) -> Dialer {
+        self.dialer.clone()
+    }
+
+    /// Which accelerator is used, and why.
+    #[must_use]
+    pub fn accelerator(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// Ends all VMs and removes all that the engine made.
+    ///
+    /// # Errors
+    /// Something could not be removed, or the engine was shut down before.
+    pub async fn shut_down(&self) -> Result<(), EngineError> {
+        self.ask(Command::ShutDown).await?
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Command(command(reply))).map_err(|_| EngineError::Stopped)?;
+        answer.await.map_err(|_| EngineError::Stopped)
+    }
+}

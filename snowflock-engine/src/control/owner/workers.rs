@@ -1,0 +1,72 @@
+//! What the owner's worker threads do: the slow steps, without any of its state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::EngineError;
+use super::super::birth::agent_of;
+use super::super::checkpoint::Checkpoint;
+use super::super::host::Host;
+use super::super::memory_server::MemoryServer;
+use crate::agent::Agent;
+use crate::hypervisor::{Shell, Vm};
+use crate::network::identity::CloneId;
+
+/// A parent with its identity, its line, and who keeps its memory.
+pub(in crate::control) struct Parent {
+    pub(super) vm: Box<dyn Vm>,
+    pub(super) agent: Agent,
+    pub(super) memserver: Arc<MemoryServer>,
+}
+
+/// Boots the parent and gives it its identity.
+pub(super) fn boot(host: &Host, limit: Duration) -> Result<Parent, EngineError> {
+    let booted = start_parent(host, Instant::now() + limit);
+    if booted.is_err() {
+        host.vacate(CloneId::PARENT);
+    }
+    booted
+}
+
+fn start_parent(host: &Host, until: Instant) -> Result<Parent, EngineError> {
+    let left = || until.saturating_duration_since(Instant::now());
+    let mut vm = host.hypervisor.boot(host.place(CloneId::PARENT)?, &host.image)?;
+    let mut agent = agent_of(vm.as_mut())?;
+    agent.wait_for_hello(left())?;
+    agent.identify(&host.identity(CloneId::PARENT, 0)?, left().max(Duration::from_secs(1)))?;
+    let program = host.programs.memserver.clone();
+    let memserver = MemoryServer::start(program, host.folder.clone(), None)?;
+    memserver.add_guest(CloneId::PARENT, vm.memory())?;
+    Ok(Parent { vm, agent, memserver })
+}
+
+/// Starts a hollow shell.
+pub(super) fn start_shell(host: &Host, id: CloneId) -> Result<Box<dyn Shell>, EngineError> {
+    let shell = host.place(id).and_then(|place| Ok(host.hypervisor.shell(place)?));
+    if shell.is_err() {
+        host.vacate(id);
+    }
+    shell
+}
+
+/// Ends a VM and removes what it has left. What clones of it still miss is fetched before.
+pub(super) fn end(
+    host: &Host,
+    id: CloneId,
+    vm: Option<Box<dyn Vm>>,
+    server: Option<Arc<MemoryServer>>,
+    own_checkpoints: &[Arc<Checkpoint>],
+) {
+    if id != CloneId::PARENT && vm.is_some() {
+        for checkpoint in own_checkpoints {
+            if let Err(error) = checkpoint.memtap.complete() {
+                tracing::warn!(%error, vm = %id, "clones of this clone may miss pages");
+            }
+        }
+    }
+    drop(vm);
+    if let Some(server) = server {
+        server.remove_guest(id);
+    }
+    host.vacate(id);
+}

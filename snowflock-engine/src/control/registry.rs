@@ -1,0 +1,168 @@
+//! The records behind the owner: VMs, tickets, shells, and what waits for them.
+//! No I/O and no threads here, so its rules are tested without any.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::lifecycle::LifeState;
+use super::ticket::{Refusal, Room, Ticket, TicketId, grant};
+use crate::network::identity::CloneId;
+
+/// Clone IDs: which are promised, to whom, and which shells must be started for them.
+///
+/// A shell is born with the clone ID that it will have, since network identity
+/// follows from it and is set up ahead of the fork.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    last_clone: u32,
+    last_ticket: u32,
+    /// Shells that wait, not promised to anyone, oldest first.
+    idle: VecDeque<CloneId>,
+    /// Shells to be started, in this order. The first may be starting.
+    to_start: VecDeque<CloneId>,
+    /// Granted and not used up.
+    open: BTreeMap<TicketId, Vec<CloneId>>,
+    /// Started shells that are promised.
+    promised: BTreeSet<CloneId>,
+}
+
+impl Registry {
+    /// Grants a ticket as far as there is room: idle shells first, new IDs for the rest.
+    pub(super) fn request(&mut self, wanted: u32, room: Room) -> Result<Ticket, Refusal> {
+        let granted = grant(wanted, room)?;
+        let mut clones = Vec::new();
+        for _ in 0..granted {
+            let id = match self.idle.pop_front() {
+                Some(id) => {
+                    self.promised.insert(id);
+                    id
+                }
+                None => self.enqueue(),
+            };
+            clones.push(id);
+        }
+        self.last_ticket += 1;
+        let id = TicketId(self.last_ticket);
+        self.open.insert(id, clones.clone());
+        Ok(Ticket { id, clones })
+    }
+
+    /// Uses a ticket up, or gives it back.
+    pub(super) fn redeem(&mut self, ticket: TicketId) -> Option<Vec<CloneId>> {
+        self.open.remove(&ticket)
+    }
+
+    /// A promised clone is not made after all: its shell may serve another.
+    pub(super) fn give_back(&mut self, id: CloneId) {
+        if self.promised.remove(&id) {
+            self.idle.push_back(id);
+        }
+    }
+
+    /// Orders shells until so many wait or are coming.
+    pub(super) fn keep_waiting(&mut self, shells: u32) {
+        let promised_later: BTreeSet<CloneId> = self.open.values().flatten().copied().collect();
+        let coming = self.to_start.iter().filter(|id| !promised_later.contains(id)).count();
+        for _ in (self.idle.len() + coming)..shells as usize {
+            self.enqueue();
+        }
+    }
+
+    /// The shell to be started next.
+    pub(super) fn next_to_start(&self) -> Option<CloneId> {
+        self.to_start.front().copied()
+    }
+
+    /// The start of that shell has ended, well or not.
+    pub(super) fn started(&mut self, id: CloneId, well: bool, is_promised: bool) {
+        self.to_start.retain(|other| *other != id);
+        if well && is_promised {
+            self.promised.insert(id);
+        } else if well {
+            self.idle.push_back(id);
+        }
+    }
+
+    /// A waiting shell is gone, or is used.
+    pub(super) fn take(&mut self, id: CloneId) {
+        self.idle.retain(|other| *other != id);
+        self.promised.remove(&id);
+    }
+
+    /// Whether a ticket that is still open promises this clone.
+    pub(super) fn is_promised(&self, id: CloneId) -> bool {
+        self.open.values().flatten().any(|other| *other == id)
+    }
+
+    fn enqueue(&mut self) -> CloneId {
+        self.last_clone += 1;
+        let id = CloneId(self.last_clone);
+        self.to_start.push_back(id);
+        id
+    }
+}
+
+/// How many states of living clones count against the limit.
+pub(super) fn held<'a>(states: impl Iterator<Item = &'a LifeState>) -> u32 {
+    states.filter(|state| state.is_alive()).count() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Room = Room { limit: 10, held: 0, available_mib: 1 << 20, needed_mib: 1 };
+
+    fn with_idle(shells: u32) -> Registry {
+        let mut registry = Registry::default();
+        registry.keep_waiting(shells);
+        while let Some(id) = registry.next_to_start() {
+            registry.started(id, true, false);
+        }
+        registry
+    }
+
+    #[test]
+    fn a_ticket_takes_waiting_shells_first_and_orders_the_rest() {
+        let mut registry = with_idle(2);
+        let ticket = registry.request(3, ROOM).unwrap();
+        assert_eq!(ticket.clones, [CloneId(1), CloneId(2), CloneId(3)]);
+        assert_eq!(registry.next_to_start(), Some(CloneId(3)));
+        assert!(registry.is_promised(CloneId(3)));
+    }
+
+    #[test]
+    fn a_ticket_is_used_once() {
+        let mut registry = with_idle(1);
+        let ticket = registry.request(1, ROOM).unwrap();
+        assert_eq!(registry.redeem(ticket.id), Some(vec![CloneId(1)]));
+        assert_eq!(registry.redeem(ticket.id), None);
+    }
+
+    #[test]
+    fn the_shells_of_an_unused_ticket_serve_the_next() {
+        let mut registry = with_idle(1);
+        let first = registry.request(1, ROOM).unwrap();
+        for id in registry.redeem(first.id).unwrap() {
+            registry.give_back(id);
+        }
+        assert_eq!(registry.request(1, ROOM).unwrap().clones, first.clones);
+    }
+
+    #[test]
+    fn shells_are_ordered_anew_when_some_are_taken_or_fail_to_start() {
+        let mut registry = with_idle(2);
+        registry.request(2, ROOM).unwrap();
+        registry.keep_waiting(2);
+        assert_eq!(registry.next_to_start(), Some(CloneId(3)));
+        registry.started(CloneId(3), false, false);
+        registry.started(CloneId(4), true, false);
+        registry.keep_waiting(2);
+        assert_eq!(registry.next_to_start(), Some(CloneId(5)));
+    }
+
+    #[test]
+    fn the_dead_do_not_count_against_the_limit() {
+        let states = [LifeState::Ready, LifeState::Gone, LifeState::Failed("x".into()), LifeState::Promised];
+        assert_eq!(held(states.iter()), 2);
+    }
+}
