@@ -18,7 +18,7 @@ use crate::{commands, disk, finish, initrd};
 /// a guest is one web server, and under emulation they are pure cost.
 const CMDLINE: &str = "root=/dev/vda rw console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 audit=0 apparmor=0 selinux=0 \
     mitigations=off random.trust_cpu=on no_timer_check nowatchdog noautogroup cryptomgr.notests \
-    8250.nr_uarts=1 i8042.noaux=1 i8042.nopnp=1 rcupdate.rcu_expedited=1 systemd.show_status=0";
+    psi=0 cgroup.memory=nokmem,nosocket ipv6.disable_ipv6=1 8250.nr_uarts=1 i8042.noaux=1 i8042.nopnp=1 rcupdate.rcu_expedited=1 systemd.show_status=0 systemd.log_level=warning";
 /// What a build from packages holds at its peak: tree, archive, package files and disk.
 const PACKAGES_PEAK_MIB: u64 = 2048;
 const PROGRAMS: [(&str, &str); 4] =
