@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use snowflock_engine::wire::{Decoder, Failures, GuestMessage, HookEvent, HostMessage, Identity, RequestId};
 
-use crate::identity::Identifier;
+use crate::identity::{Identifier, is_birth};
 use crate::port::Port;
 use crate::{hooks, sys, system, vitals};
 
@@ -51,7 +51,12 @@ impl Agent {
             identity: None,
             boot_id: system::boot_id(),
         };
-        // Reclaimed pages would have to be read from disk in the middle of a birth. Not vital.
+        // Both help a birth to be quick and neither is vital.
+        if let Err(e) = sys::run_first() {
+            eprintln!("flurry: no priority over other processes: {e}");
+        }
+        hooks::look();
+        // Reclaimed pages would have to be read from disk in the middle of a birth.
         if let Err(e) = sys::lock_memory() {
             eprintln!("flurry: memory not locked: {e}");
         }
@@ -129,22 +134,16 @@ impl Agent {
         }
         let began = Instant::now();
         let mut failed = self.identifier.take(&identity, self.identity.as_ref());
-        let born = identity.clone_id != 0 && self.clone_id() != Some(identity.clone_id);
-        if born && hooks::run(HookEvent::AfterBirth, Some(&identity), AFTER_BIRTH_DEADLINE).failed > 0 {
+        if is_birth(&identity, self.identity.as_ref())
+            && hooks::run(HookEvent::AfterBirth, Some(&identity), AFTER_BIRTH_DEADLINE).failed > 0
+        {
             failed.insert(Failures::HOOKS);
         }
         let took_us = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
         let answer = GuestMessage::Identified { request, clone_id: identity.clone_id, failed, took_us };
         self.port.send(&answer)?;
-        if born {
-            system::renew_files(&identity);
-        }
         self.last = Some((request, answer));
         self.identity = Some(identity);
         Ok(())
-    }
-
-    fn clone_id(&self) -> Option<u32> {
-        self.identity.as_ref().map(|i| i.clone_id)
     }
 }

@@ -39,6 +39,13 @@ pub(crate) fn run(event: HookEvent, identity: Option<&Identity>, deadline: Durat
     run_in(Path::new(DIRECTORY), event, identity, deadline)
 }
 
+/// Looks for hooks once, so that looking again costs no reading from the disk.
+pub(crate) fn look() {
+    for event in [HookEvent::BeforeFreeze, HookEvent::AfterBirth, HookEvent::BeforeExit] {
+        list(&Path::new(DIRECTORY).join(event.name()));
+    }
+}
+
 fn run_in(root: &Path, event: HookEvent, identity: Option<&Identity>, deadline: Duration) -> Outcome {
     let ends = Instant::now() + deadline;
     let mut outcome = Outcome::default();

@@ -1,4 +1,4 @@
-//! Becoming another machine: entropy first, then clock, addresses, name and the identity record.
+//! Becoming another machine: entropy first, then clock, names, addresses and the identity record.
 //!
 //! Entropy comes first so that nothing this clone does afterwards repeats what a sibling does. A step
 //! that fails does not stop the others: the host hears which failed and decides.
@@ -11,11 +11,13 @@ use snowflock_engine::wire::{Failures, Identity};
 use crate::netlink::Interface;
 use crate::record::Record;
 use crate::sys;
+use crate::system::MachineId;
 
 /// All that taking an identity needs, opened while there is time.
 pub(crate) struct Identifier {
     random: File,
     record: Record,
+    machine_id: MachineId,
     interface: Interface,
 }
 
@@ -27,7 +29,12 @@ impl Identifier {
             .write(true)
             .open("/dev/random")
             .map_err(|e| format!("opening /dev/random: {e}"))?;
-        Ok(Self { random, record: Record::open()?, interface: Interface::open()? })
+        Ok(Self {
+            random,
+            record: Record::open()?,
+            machine_id: MachineId::open(),
+            interface: Interface::open()?,
+        })
     }
 
     /// Takes `new`; `old` is what this guest was until now.
@@ -44,8 +51,16 @@ impl Identifier {
         if !new.hostname.as_str().is_empty() {
             note(Failures::HOSTNAME, sys::set_hostname(new.hostname.as_str()));
         }
+        if is_birth(new, old) {
+            note(Failures::MACHINE_ID, self.machine_id.renew());
+        }
         failed.insert(self.interface.readdress(new, old.map(|o| (o.ipv4, o.prefix_len))));
         self.record.write(new);
         failed
     }
+}
+
+/// Does this make another machine of the guest? A parent stays what it is when it is told so again.
+pub(crate) fn is_birth(new: &Identity, old: Option<&Identity>) -> bool {
+    new.clone_id != 0 && old.is_none_or(|old| old.clone_id != new.clone_id)
 }

@@ -1,7 +1,7 @@
 //! The guest's one network interface, re-addressed in a single batch of rtnetlink messages.
 //!
 //! ```text
-//! one write: set MAC and up | remove the old address | add the new one | default route   (ack asked)
+//! one write: MAC and up, if new | remove the old address | add the new one | default route   (ack asked)
 //! reads:     errors of any of them, in order, then the ack of the last
 //! ```
 //!
@@ -75,17 +75,23 @@ impl Interface {
             failed.insert(Failures::ADDRESS);
             return failed;
         };
-        match old {
-            None => self.remove_all(index),
-            Some(_) if old == Some((new.ipv4, new.prefix_len)) && mac == new.mac => {}
-            Some((address, prefix_len)) => self.remove(index, address, prefix_len),
+        if old.is_none() {
+            self.remove_all(index);
         }
-        let mut batch = Batch::new();
-        let steps = batch.identity(index, (mac != new.mac).then_some(new.mac), new);
+        let change = Change {
+            index,
+            link: old.is_none() || mac != new.mac,
+            mac: (mac != new.mac).then_some(new.mac),
+            old: old.filter(|old| *old != (new.ipv4, new.prefix_len)),
+        };
+        let (batch, steps) = Batch::identity(&change, new);
         let outcome = self.exchange(batch, |sequence, e| {
             let step = steps[(sequence as usize).min(steps.len()) - 1];
-            eprintln!("flurry: identity: {step}: {e}");
-            failed.insert(step);
+            // The old address may be gone already, which is as good.
+            if !step.is_empty() {
+                eprintln!("flurry: identity: {step}: {e}");
+                failed.insert(step);
+            }
         });
         if let Err(e) = outcome {
             eprintln!("flurry: identity: rtnetlink: {e}");
@@ -215,6 +221,19 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
+/// Link, old address, new address, route.
+const STEPS: usize = 4;
+
+/// What has to change on the interface. Every message spared is kernel code that a clone under
+/// emulation need not translate: a link message alone makes the kernel describe the whole interface.
+struct Change {
+    index: u32,
+    /// Is the link message needed: to bring it up, to change the MAC?
+    link: bool,
+    mac: Option<[u8; 6]>,
+    old: Option<(Ipv4Addr, u8)>,
+}
+
 /// Messages to the kernel, numbered from 1, in one buffer.
 struct Batch {
     bytes: [u8; BATCH],
@@ -228,14 +247,23 @@ impl Batch {
         Self { bytes: [0; BATCH], used: 0, last: 0, sequence: 0 }
     }
 
-    /// All of an identity's messages; returns which step each sequence number is.
-    fn identity(&mut self, index: u32, mac: Option<[u8; 6]>, new: &Identity) -> [Failures; 3] {
-        self.link_up(index, mac);
-        self.address(RTM_NEWADDR, CREATE | REPLACE, index, new.ipv4, new.prefix_len);
-        if !new.gateway.is_unspecified() {
-            self.default_route(index, new.gateway);
+    /// All messages of a change of identity, and which step the failure of each would be.
+    fn identity(change: &Change, new: &Identity) -> (Self, [Failures; STEPS]) {
+        let (mut batch, mut steps) = (Self::new(), [Failures::default(); STEPS]);
+        if change.link {
+            batch.link_up(change.index, change.mac);
+            steps[0] = Failures::MAC;
         }
-        [Failures::MAC, Failures::ADDRESS, Failures::ROUTE]
+        if let Some((address, prefix_len)) = change.old {
+            batch.address(RTM_DELADDR, 0, change.index, address, prefix_len);
+        }
+        batch.address(RTM_NEWADDR, CREATE | REPLACE, change.index, new.ipv4, new.prefix_len);
+        steps[batch.sequence as usize - 1] = Failures::ADDRESS;
+        if !new.gateway.is_unspecified() {
+            batch.default_route(change.index, new.gateway);
+            steps[batch.sequence as usize - 1] = Failures::ROUTE;
+        }
+        (batch, steps)
     }
 
     fn link_up(&mut self, index: u32, mac: Option<[u8; 6]>) {

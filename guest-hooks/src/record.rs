@@ -1,7 +1,8 @@
 //! `/run/flurry/identity`: who this guest is, for programs in it. One `NAME=value` a line, as a shell reads it.
 //!
-//! The file stays open and has one size for ever: a new identity is one `pwrite`, so a clone's
-//! programs never see their parent's identity after the host has been told of the new one.
+//! The file stays open, is always the same file and has one size for ever: a new identity is one
+//! `pwrite`, so readers may keep it open too, and a clone's programs never see their parent's
+//! identity after the host has been told of the new one.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

@@ -79,6 +79,14 @@ pub(crate) fn reseed(random: &File, entropy: &[u8; 32]) -> io::Result<()> {
     checked(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _) }).map(drop)
 }
 
+/// 16 bytes from the kernel's generator.
+pub(crate) fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    // SAFETY: the kernel writes at most 16 bytes into the array.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if count == 16 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets the wall clock to this many nanoseconds since 1970.
 pub(crate) fn step_clock(unix_time_ns: u64) -> io::Result<()> {
     let time = libc::timespec {
@@ -108,6 +116,14 @@ pub(crate) fn open_rtnetlink() -> io::Result<File> {
 pub(crate) fn lock_memory() -> io::Result<()> {
     // SAFETY: no memory is passed.
     checked(unsafe { libc::mlockall(libc::MCL_CURRENT) }).map(drop)
+}
+
+/// Lets this process run before all ordinary ones. Its children are ordinary again.
+pub(crate) fn run_first() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the kernel only reads the parameter; 0 is this process.
+    checked(unsafe { libc::sched_setscheduler(0, policy, &raw const priority) }).map(drop)
 }
 
 fn poll(fd: RawFd, timeout: Duration) -> io::Result<libc::c_short> {

@@ -1,15 +1,17 @@
-//! What belongs to the whole system rather than to one interface: boot id, machine id, host name, power.
+//! What belongs to the whole system rather than to one interface: boot id, machine id, power.
 
 use std::fs;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-
-use snowflock_engine::wire::Identity;
 
 use crate::sys;
 
 const MACHINE_ID: &str = "/etc/machine-id";
-const HOSTNAME: &str = "/etc/hostname";
+/// 32 digits and a newline.
+const LENGTH: u64 = 33;
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The kernel's boot id; zeros when there is none to read.
 pub(crate) fn boot_id() -> [u8; 16] {
@@ -24,26 +26,43 @@ fn parse_hex(text: &str) -> Option<[u8; 16]> {
     pairs.try_into().ok()
 }
 
-/// The files that name a machine, after a birth: a machine id of its own, and the host name for the next boot.
-pub(crate) fn renew_files(identity: &Identity) {
-    if let Err(e) = new_machine_id().and_then(|id| fs::write(MACHINE_ID, id + "\n")) {
-        eprintln!("flurry: renewing {MACHINE_ID}: {e}");
+/// `/etc/machine-id`, kept open: renewing it is one write in place.
+///
+/// Truncating and writing anew, the usual way, makes ext4 start writing to the disk at once.
+pub(crate) struct MachineId {
+    file: Option<File>,
+}
+
+impl MachineId {
+    /// Opens the file, if there is one of the usual form.
+    pub(crate) fn open() -> Self {
+        let usual = |file: &File| file.metadata().is_ok_and(|about| about.len() == LENGTH);
+        let file = OpenOptions::new().write(true).open(MACHINE_ID).ok();
+        Self { file: file.filter(usual) }
     }
-    let name = identity.hostname.as_str();
-    if !name.is_empty()
-        && let Err(e) = fs::write(HOSTNAME, format!("{name}\n"))
-    {
-        eprintln!("flurry: writing {HOSTNAME}: {e}");
+
+    /// Gives the machine a new random id.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        let id = new_machine_id(sys::random()?);
+        if self.file.is_none() {
+            fs::write(MACHINE_ID, id)?;
+            *self = Self::open();
+            return Ok(());
+        }
+        self.file.as_ref().map_or(Ok(()), |file| file.write_all_at(&id, 0))
     }
 }
 
-/// A random machine id in the form of a version 4 UUID without dashes, as machine-id(5) wants it.
-fn new_machine_id() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+/// A machine id in the form of a version 4 UUID without dashes, as machine-id(5) wants it, and a newline.
+fn new_machine_id(mut bytes: [u8; 16]) -> [u8; LENGTH as usize] {
     bytes[6] = bytes[6] & 0x0F | 0x40;
     bytes[8] = bytes[8] & 0x3F | 0x80;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    let mut text = [b'\n'; LENGTH as usize];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
+    }
+    text
 }
 
 /// Powers the machine off: through systemd if it is the init, else at once.
@@ -67,8 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn machine_ids_are_uuids_of_version_4_and_differ() {
-        let (a, b) = (new_machine_id().expect("random"), new_machine_id().expect("random"));
-        assert!(a != b && a.len() == 32 && a.as_bytes()[12] == b'4');
+    fn a_machine_id_is_a_uuid_of_version_4_in_digits_and_a_newline() {
+        assert_eq!(&new_machine_id([0; 16]), b"00000000000040008000000000000000\n");
+        assert_eq!(&new_machine_id([0xFF; 16]), b"ffffffffffff4fffbfffffffffffffff\n");
     }
 }

@@ -133,6 +133,8 @@ impl Failures {
     pub const HOOKS: Self = Self(32);
     /// The host name was refused.
     pub const HOSTNAME: Self = Self(64);
+    /// The machine id could not be renewed.
+    pub const MACHINE_ID: Self = Self(128);
 
     /// Adds another failure.
     pub fn insert(&mut self, other: Self) {
@@ -152,7 +154,7 @@ impl Failures {
 
 impl std::fmt::Display for Failures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = ["entropy", "clock", "mac", "address", "route", "hooks", "hostname"];
+        let names = ["entropy", "clock", "mac", "address", "route", "hooks", "hostname", "machine id"];
         let failed = names.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
         let mut first = true;
         for (_, name) in failed {

@@ -1,15 +1,31 @@
 //! Who this guest is: from the agent's record for every answer, from everywhere for `/identity`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const RECORD: &str = "/run/flurry/identity";
 
+/// The agent's record, opened once: it is written in place, and looking it up anew for every answer
+/// would cost a fresh clone more than the answer.
+static OPEN: OnceLock<File> = OnceLock::new();
+
 /// The clone's number for the X-Flurry-Clone header; the host name where there is no agent.
 pub(crate) fn clone_name() -> String {
-    let record = fs::read_to_string(RECORD).unwrap_or_default();
-    clone_id(&record).map_or_else(hostname, str::to_string)
+    let mut room = [0; 512];
+    let count = record().and_then(|file| file.read_at(&mut room, 0).ok()).unwrap_or(0);
+    let record = std::str::from_utf8(&room[..count]).unwrap_or("");
+    clone_id(record).map_or_else(hostname, str::to_string)
+}
+
+fn record() -> Option<&'static File> {
+    if OPEN.get().is_none() {
+        // The agent may not have started yet; then the next answer tries again.
+        let _ = OPEN.set(File::open(RECORD).ok()?);
+    }
+    OPEN.get()
 }
 
 fn clone_id(record: &str) -> Option<&str> {

@@ -13,10 +13,12 @@ use crate::place::Tree;
 use crate::spec::Packages;
 
 /// Files of ours in every guest: path and text.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("/etc/systemd/system/flurry-agent.service", include_str!("../guest/flurry-agent.service")),
     ("/etc/systemd/journald.conf.d/flurry.conf", include_str!("../guest/journald.conf")),
-    ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("/etc/hosts", "127.0.0.1 localhost\n"),
+    // Otherwise systemd looks for a policy that is not there.
+    ("/etc/selinux/config", "SELINUX=disabled\n"),
 ];
 /// And in the demo guest.
 const DEMO_FILES: [(&str, &str); 3] = [

@@ -18,22 +18,28 @@ fn identity(gateway: Ipv4Addr) -> Identity {
     }
 }
 
+fn kinds(bytes: &[u8]) -> Vec<(u16, u32)> {
+    messages(bytes).map(|(kind, sequence, _)| (kind, sequence)).collect()
+}
+
 #[test]
-fn an_identity_is_three_numbered_messages_and_only_the_last_asks_for_an_answer() {
-    let mut batch = Batch::new();
-    batch.identity(2, Some([2, 0, 0, 0, 0, 1]), &identity(Ipv4Addr::new(10, 9, 8, 1)));
+fn the_first_identity_brings_the_link_up_and_only_the_last_message_asks_for_an_answer() {
+    let change = Change { index: 2, link: true, mac: Some([2, 0, 0, 0, 0, 1]), old: None };
+    let (mut batch, steps) = Batch::identity(&change, &identity(Ipv4Addr::new(10, 9, 8, 1)));
     let bytes = batch.finish(true);
-    let kinds: Vec<_> = messages(bytes).map(|(kind, sequence, _)| (kind, sequence)).collect();
-    assert_eq!(kinds, [(RTM_NEWLINK, 1), (RTM_NEWADDR, 2), (RTM_NEWROUTE, 3)]);
+    assert_eq!(kinds(bytes), [(RTM_NEWLINK, 1), (RTM_NEWADDR, 2), (RTM_NEWROUTE, 3)]);
+    assert_eq!(steps[..3], [Failures::MAC, Failures::ADDRESS, Failures::ROUTE]);
     let first_flags = u16::from_le_bytes([bytes[6], bytes[7]]);
     assert_eq!(first_flags & ACK, 0);
 }
 
 #[test]
-fn without_a_gateway_no_route_is_set() {
-    let mut batch = Batch::new();
-    batch.identity(2, None, &identity(Ipv4Addr::UNSPECIFIED));
-    assert_eq!(messages(batch.finish(true)).count(), 2);
+fn a_clone_that_keeps_its_mac_is_sent_no_link_message() {
+    let old = Some((Ipv4Addr::new(10, 9, 8, 1), 24));
+    let change = Change { index: 2, link: false, mac: None, old };
+    let (mut batch, steps) = Batch::identity(&change, &identity(Ipv4Addr::UNSPECIFIED));
+    assert_eq!(kinds(batch.finish(true)), [(RTM_DELADDR, 1), (RTM_NEWADDR, 2)]);
+    assert_eq!(steps[..2], [Failures::default(), Failures::ADDRESS], "an old address may be gone already");
 }
 
 #[test]
