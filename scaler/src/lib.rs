@@ -1,1 +1,3 @@
 //! How many clones a tier wants, and why.
+
+pub mod yaml;
