@@ -12,6 +12,7 @@
 mod clock;
 mod decision;
 mod history;
+pub mod models;
 mod panic;
 mod policy;
 mod pool;
@@ -20,6 +21,7 @@ mod reason;
 mod rolling;
 mod scaler;
 mod signal;
+pub mod simulate;
 mod victims;
 mod wish;
 pub mod yaml;
