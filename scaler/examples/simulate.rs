@@ -9,7 +9,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use scaler::simulate::{Capacity, Rival, SimParams, SimReport, Trace, simulate, simulate_rival};
+use scaler::simulate::{
+    Capacity, Rival, SimParams, SimReport, Trace, simulate, simulate_rival, simulate_rival_at,
+};
 use scaler::{Policy, yaml};
 
 const CLONE_TIME: Duration = Duration::from_millis(200);
@@ -47,8 +49,12 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         "", "slo s", "hours", "foresight", "under", "over", "grows", "shrinks", "reversals", "peak"
     );
     row(&ours);
-    for rival in [Rival::KPA, Rival::HPA, Rival::Static { backends: ours.peak }, Rival::Foresight] {
+    for rival in [Rival::KPA, Rival::HPA, Rival::Static { backends: ours.peak }] {
         row(&simulate_rival(&rival, &policy, &trace, &params)?);
+    }
+    println!("at the same hours:");
+    for rival in [Rival::KPA, Rival::HPA] {
+        row(&simulate_rival_at(ours.clone_hours, &rival, &policy, &trace, &params)?);
     }
     println!("simulated {} s in {took:.0?}", ours.seconds);
     Ok(())

@@ -76,7 +76,7 @@ impl Scaler {
     /// Takes in a sample; `now` is the time since the caller's start.
     pub fn observe(&mut self, sample: &Sample, now: Duration) -> Observed {
         let now = self.clock.at(now);
-        let (taken, refused) = sample.split();
+        let (taken, refused) = sample.split(self.policy.drain_queue_within);
         for (signal, value) in taken {
             self.history.put(signal, value, now);
         }

@@ -16,6 +16,10 @@ use crate::signal::Signal;
 /// fall in proportion, and a slow dependency would drive the tier to its maximum.
 const LATENCY_GROWTH: f64 = 2.0;
 
+/// In a panic the newest part of its window counts on its own: after a leap the mean of
+/// the whole window still holds the time before, and every second counts.
+const NEWEST_PART: u32 = 4;
+
 /// What the signals ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish {
@@ -85,12 +89,14 @@ impl Wish {
         };
         let short = mean(policy.panic_window);
         let over_threshold = short >= policy.panic_threshold * target * f64::from(pool.ready.max(1));
-        let growing = mean(policy.scale_up.window);
-        let up = if (over_threshold || inputs.panicking) && short > growing {
-            driver(policy.panic_window, short, 1.0)
-        } else {
-            driver(policy.scale_up.window, growing, 1.0)
-        };
+        let panicking = over_threshold || inputs.panicking;
+        let windows = [
+            panicking.then_some(policy.panic_window),
+            over_threshold.then_some(policy.panic_window / NEWEST_PART),
+            Some(policy.scale_up.window),
+        ];
+        let ups = windows.into_iter().flatten().map(|window| driver(window, mean(window), 1.0));
+        let up = ups.reduce(greater).unwrap_or(driver(policy.scale_up.window, 0.0, 1.0));
         let capacity = target * f64::from(pool.capacity());
         let beyond = up.value > capacity * (1.0 + policy.tolerance) || over_threshold;
         Self {

@@ -94,6 +94,7 @@ impl Policy {
             check_window(key, window, SHORTEST_WINDOW, p);
         }
         check_window("scale_down.stabilisation", self.scale_down.stabilisation, Duration::ZERO, p);
+        check_window("drain_queue_within", self.drain_queue_within, SHORTEST_WINDOW, p);
         check_window("retry_refused_after", self.retry_refused_after, Duration::ZERO, p);
         let stable = self.stable_window;
         for (key, window) in [("panic_window", self.panic_window), ("scale_up.window", self.scale_up.window)]

@@ -1,7 +1,7 @@
 //! The keys of a policy in YAML, and what to write there. `POLICY.md` describes each.
 
 /// Every key with its remedy.
-pub(super) const KEYS: [(&str, &str); 25] = [
+pub(super) const KEYS: [(&str, &str); 26] = [
     ("min", "give the fewest backends to keep, the parent included, e.g. 1"),
     ("max", "give the most backends to have, the parent included, e.g. 8"),
     ("target_concurrency", "give the number of requests one backend should serve at once, e.g. 4"),
@@ -10,6 +10,7 @@ pub(super) const KEYS: [(&str, &str); 25] = [
     ("stable_window", "give the time over which load is averaged before shrinking, e.g. 10s"),
     ("panic_window", "give the short time over which sudden load is averaged, e.g. 2s"),
     ("panic_threshold", "give the load over capacity that starts a panic, e.g. 200%"),
+    ("drain_queue_within", "give the time in which a queue should be gone, e.g. 2s"),
     ("tolerance", "give the share by which load may miss its target, e.g. 10%"),
     ("surge", "give the number of clones that may be on their way at once, e.g. 8"),
     ("stale_after", "give the age from which on a sample counts as missing, e.g. 3s"),

@@ -30,6 +30,8 @@ pub struct Policy {
     pub panic_window: Duration,
     /// Load over capacity, in the panic window, that starts a panic; 2.0 is twice.
     pub panic_threshold: f64,
+    /// Time in which a queue should be gone; sizes the growth that a queue asks for.
+    pub drain_queue_within: Duration,
     /// Share by which the load may miss the target before anything is done.
     pub tolerance: f64,
     /// Most clones on their way at once.
@@ -115,17 +117,27 @@ impl Policy {
             stable_window,
             panic_window,
             panic_threshold: 2.0,
+            drain_queue_within: panic_window,
             tolerance: 0.1,
             surge: 8,
             stale_after: Duration::from_secs(3),
             retry_refused_after: Duration::from_secs(5),
-            scale_up: ScaleUp { enabled: true, window: panic_window, rate: None },
+            scale_up: ScaleUp {
+                enabled: true,
+                window: Self::growth_window(panic_window, stable_window),
+                rate: None,
+            },
             scale_down: ScaleDown {
                 enabled: true,
                 stabilisation: stable_window * 3,
                 rate: Some(Self::default_rate(stable_window)),
             },
         }
+    }
+
+    /// Twice the panic window: what does not double the load can wait for a second look.
+    fn growth_window(panic_window: Duration, stable_window: Duration) -> Duration {
+        panic_window.saturating_mul(2).min(stable_window)
     }
 
     /// Half of the backends, and at least one, per period.

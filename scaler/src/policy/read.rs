@@ -25,6 +25,9 @@ impl Policy {
             panic_threshold: s
                 .share("panic_threshold", remedy("panic_threshold"))
                 .or(default.panic_threshold),
+            drain_queue_within: s
+                .duration("drain_queue_within", remedy("drain_queue_within"))
+                .or(panic_window),
             tolerance: s.share("tolerance", remedy("tolerance")).or(default.tolerance),
             surge: s.u32("surge", remedy("surge")).or(default.surge),
             stale_after: s.duration("stale_after", remedy("stale_after")).or(default.stale_after),
@@ -33,7 +36,9 @@ impl Policy {
                 .or(default.retry_refused_after),
             scale_up: s.section("scale_up", |up| ScaleUp {
                 enabled: up.bool("enabled", remedy("scale_up.enabled")).or(true),
-                window: up.duration("window", remedy("scale_up.window")).or(panic_window),
+                window: up
+                    .duration("window", remedy("scale_up.window"))
+                    .or(Self::growth_window(panic_window, stable_window)),
                 rate: read_rate(up, None, stable_window),
             }),
             scale_down: s.section("scale_down", |down| ScaleDown {

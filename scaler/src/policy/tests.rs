@@ -50,6 +50,7 @@ scaling:
   stable_window: 20s
   panic_window: 3s
   panic_threshold: 150%
+  drain_queue_within: 500ms
   tolerance: 5%
   surge: 4
   stale_after: 5s
@@ -70,6 +71,7 @@ scaling:
         stable_window: s(20),
         panic_window: s(3),
         panic_threshold: 1.5,
+        drain_queue_within: Duration::from_millis(500),
         tolerance: 0.05,
         surge: 4,
         stale_after: s(5),
@@ -83,7 +85,8 @@ scaling:
 #[test]
 fn windows_that_are_not_given_follow_the_ones_that_are() {
     let policy = read("scaling: {stable_window: 30s, panic_window: 3s}").expect("fine");
-    assert_eq!(policy.scale_up.window, Duration::from_secs(3));
+    assert_eq!(policy.scale_up.window, Duration::from_secs(6));
+    assert_eq!(policy.drain_queue_within, Duration::from_secs(3));
     assert_eq!(policy.scale_down.stabilisation, Duration::from_secs(90));
     assert_eq!(policy.scale_down.rate.map(|rate| rate.per), Some(Duration::from_secs(30)));
 }
@@ -129,6 +132,7 @@ fn every_rule_is_held_to() {
         ("stable_window: 10m", "scaling.stable_window: must be at most 200 times panic_window"),
         ("scale_up: {window: 11s}", "scaling.scale_up.window: must be at most stable_window"),
         ("stale_after: 0s", "scaling.stale_after: must be at least 100ms, got 0s"),
+        ("drain_queue_within: 0s", "scaling.drain_queue_within: must be at least 100ms, got 0s"),
         ("retry_refused_after: 48h", "scaling.retry_refused_after: must be at most 24h"),
         ("scale_down: {rate: {}}", "scaling.scale_down.rate: limits nothing"),
         ("scale_down: {rate: {share: 101%}}", "scaling.scale_down.rate.share: must be above 0 and at most"),

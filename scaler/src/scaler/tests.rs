@@ -92,6 +92,22 @@ fn it_grows_to_what_the_load_wants_at_the_first_sample() {
 }
 
 #[test]
+fn a_leap_is_met_at_once_although_the_window_still_holds_the_time_before() {
+    let mut tier = Tier::new(policy(), 1);
+    tier.load(1.0, s(20));
+    let to = [28.0; 3].map(|load| tier.tick(Some(concurrency(load))).to);
+    assert_eq!(to[2], 7, "{to:?}");
+}
+
+#[test]
+fn what_is_no_leap_waits_for_a_second_look() {
+    let mut tier = Tier::new(policy(), 2);
+    tier.load(7.0, s(20));
+    assert_eq!(tier.load(11.0, s(1)).to, 2);
+    assert_eq!(tier.load(11.0, s(3)).to, 3);
+}
+
+#[test]
 fn queued_requests_make_it_grow_too() {
     let mut tier = Tier::new(policy(), 1);
     let sample = Sample { in_flight: Some(4.0), queued: Some(20.0), ..Sample::default() };
@@ -267,7 +283,7 @@ fn a_missing_signal_stops_shrinking_but_not_growing() {
     let decision = tier.load(1.0, s(60));
     let missing = Signal::RequestsPerSecond;
     assert!(matches!(hold(&decision), HoldReason::SignalMissing { missing: m, .. } if m == missing));
-    assert_eq!(tier.load(20.0, s(3)).from, 5);
+    assert_eq!(tier.load(20.0, s(5)).from, 5);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::queue::Capacity;
 use super::tier::Tier;
 use crate::decision::{Action, Decision};
 use crate::history::History;
@@ -37,24 +36,6 @@ pub(super) struct Fixed(pub(super) u32);
 impl Decider for Fixed {
     fn step(&mut self, tier: &mut Tier, _: &Sample, now: Duration) -> Option<Decision> {
         tier.scale(self.0, now);
-        None
-    }
-}
-
-/// Perfect foresight: always the fewest that meet the objective, at once.
-pub(super) struct Foresight {
-    pub(super) capacity: Capacity,
-    pub(super) limit: f64,
-    pub(super) known: (f64, u32),
-}
-
-impl Decider for Foresight {
-    fn step(&mut self, tier: &mut Tier, sample: &Sample, now: Duration) -> Option<Decision> {
-        let load = sample.requests_per_second.unwrap_or(0.0);
-        if self.known.0 != load {
-            self.known = (load, self.capacity.backends_for(load, self.limit));
-        }
-        tier.scale(self.known.1, now);
         None
     }
 }

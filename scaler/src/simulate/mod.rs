@@ -23,7 +23,7 @@ use crate::models::{hpa, kpa};
 use crate::policy::Policy;
 use crate::scaler::Scaler;
 use crate::yaml::{Complaint, Complaints, show_duration};
-use deciders::{Decider, Fixed, Foresight, HpaDecider, KpaDecider};
+use deciders::{Decider, Fixed, HpaDecider, KpaDecider};
 use report::Meter;
 use tier::Tier;
 
@@ -62,8 +62,6 @@ pub enum Rival {
         /// How many.
         backends: u32,
     },
-    /// The fewest that meet the objective at every moment.
-    Foresight,
 }
 
 impl Rival {
@@ -77,7 +75,14 @@ impl Rival {
             Self::Hpa { .. } => "hpa",
             Self::Kpa { .. } => "kpa",
             Self::Static { .. } => "static",
-            Self::Foresight => "foresight",
+        }
+    }
+
+    fn with_utilisation(&self, utilisation: f64) -> Self {
+        match self {
+            Self::Hpa { .. } => Self::Hpa { utilisation },
+            Self::Kpa { .. } => Self::Kpa { utilisation },
+            Self::Static { .. } => self.clone(),
         }
     }
 
@@ -87,7 +92,7 @@ impl Rival {
                 let problem = format!("must be from 1% to 100%, got {utilisation}");
                 Some(Complaint::new("rival.utilisation", problem, "give a share, e.g. 70%"))
             }
-            Self::Hpa { .. } | Self::Kpa { .. } | Self::Static { .. } | Self::Foresight => None,
+            Self::Hpa { .. } | Self::Kpa { .. } | Self::Static { .. } => None,
         }
     }
 }
@@ -179,7 +184,6 @@ pub fn simulate_rival(
     let first = params.first_size(policy, trace);
     let bounds = (policy.min, policy.max);
     let slots = f64::from(params.capacity.slots);
-    let mut birth = params.cold_start;
     let mut size = first;
     let mut decider: Box<dyn Decider> = match rival {
         Rival::Hpa { utilisation } => {
@@ -193,17 +197,37 @@ pub fn simulate_rival(
             size = *backends;
             Box::new(Fixed(*backends))
         }
-        Rival::Foresight => {
-            birth = Duration::ZERO;
-            Box::new(Foresight {
-                capacity: params.capacity,
-                limit: params.wait_limit(),
-                known: (f64::NAN, 1),
-            })
-        }
     };
-    let tier = Tier::new(params.capacity, birth, size);
+    let tier = Tier::new(params.capacity, params.cold_start, size);
     Ok(run(rival.name(), decider.as_mut(), tier, trace, params))
+}
+
+/// Runs a rival with the target utilisation at which it comes nearest to `clone_hours`, so
+/// that the two differ in what they got for the same cost. A static rival has none to vary.
+///
+/// # Errors
+/// All complaints about the policy, the parameters and the rival.
+pub fn simulate_rival_at(
+    clone_hours: f64,
+    rival: &Rival,
+    policy: &Policy,
+    trace: &Trace,
+    params: &SimParams,
+) -> Result<SimReport, Complaints> {
+    // Hours fall as utilisation rises. 2^-10 of it changes less than a backend does.
+    const HALVINGS: u32 = 10;
+    let (mut low, mut high) = (0.1, 1.0);
+    let miss = |report: &SimReport| (report.clone_hours - clone_hours).abs();
+    let mut nearest = simulate_rival(rival, policy, trace, params)?;
+    for _ in 0..HALVINGS {
+        let middle = (low + high) / 2.0;
+        let report = simulate_rival(&rival.with_utilisation(middle), policy, trace, params)?;
+        *(if report.clone_hours > clone_hours { &mut low } else { &mut high }) = middle;
+        if miss(&report) < miss(&nearest) {
+            nearest = report;
+        }
+    }
+    Ok(nearest)
 }
 
 fn run(

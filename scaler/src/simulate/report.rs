@@ -16,7 +16,7 @@ const REVERSAL: Duration = Duration::from_secs(300);
 /// time, and for how much of the time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SimReport {
-    /// Who decided: `flurry`, `hpa`, `kpa`, `static` or `foresight`.
+    /// Who decided: `flurry`, `hpa`, `kpa` or `static`.
     pub name: String,
     /// Length of the trace.
     pub seconds: f64,

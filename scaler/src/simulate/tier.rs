@@ -69,6 +69,7 @@ impl Tier {
             queued: Some(self.backlog),
             requests_per_second: Some(load),
             p95_seconds: (load > 0.0).then_some(wait + service),
+            service_seconds: (load > 0.0).then_some(service),
         };
         Step { sample, wait }
     }
