@@ -38,8 +38,17 @@ pub fn choose_victims<Id: Clone + Ord>(backends: &[BackendView<Id>], n: u32, min
     let ready: Vec<_> = backends.iter().filter(|backend| backend.phase == Phase::Ready).collect();
     let spare = ready.len().saturating_sub(min.max(1) as usize);
     let mut candidates: Vec<_> = ready.into_iter().filter(|backend| !backend.stays).collect();
-    candidates.sort_by_key(|backend| (backend.in_flight, Reverse(backend.joined), Reverse(&backend.id)));
-    candidates.into_iter().take(spare.min(n as usize)).map(|backend| backend.id.clone()).collect()
+    let order = |backend: &&BackendView<Id>| {
+        (backend.in_flight, Reverse(backend.joined), Reverse(backend.id.clone()))
+    };
+    let leaving = spare.min(n as usize).min(candidates.len());
+    if leaving < candidates.len() {
+        // Only those who leave are put in order: a large tier may shrink by a few.
+        candidates.select_nth_unstable_by_key(leaving, order);
+        candidates.truncate(leaving);
+    }
+    candidates.sort_by_key(order);
+    candidates.into_iter().map(|backend| backend.id.clone()).collect()
 }
 
 #[cfg(test)]

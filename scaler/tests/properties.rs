@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use scaler::{Action, Decision, Policy, PoolView, Rate, Reason, Sample, Scaler, Select};
+use scaler::{
+    Action, BackendView, Decision, Phase, Policy, PoolView, Rate, Reason, Sample, Scaler, Select,
+    choose_victims,
+};
 
 const TICK: Duration = Duration::from_millis(500);
 
@@ -199,13 +202,40 @@ proptest! {
     }
 
     #[test]
+    fn victims_are_the_least_busy_and_min_stay(
+        backends in prop::collection::vec((0_u64..4, 0_u64..4, any::<bool>(), any::<bool>()), 0..30),
+        n in 0_u32..40, min in 0_u32..10,
+    ) {
+        let view = |(id, (in_flight, joined, stays, ready)): (usize, &(u64, u64, bool, bool))| BackendView {
+            id,
+            phase: if *ready { Phase::Ready } else { Phase::Starting },
+            stays: *stays,
+            in_flight: *in_flight,
+            joined: Duration::from_secs(*joined),
+        };
+        let pool: Vec<_> = backends.iter().enumerate().map(view).collect();
+        let victims = choose_victims(&pool, n, min);
+        let ready = pool.iter().filter(|backend| backend.phase == Phase::Ready).count();
+        let may_go = |id: &usize| pool[*id].phase == Phase::Ready && !pool[*id].stays;
+        prop_assert!(victims.iter().all(may_go));
+        prop_assert!(victims.is_empty() || ready - victims.len() >= min.max(1) as usize);
+        prop_assert!(victims.len() <= n as usize);
+        let busiest = victims.iter().map(|id| pool[*id].in_flight).max();
+        let spared = (0..pool.len()).filter(|id| may_go(id) && !victims.contains(id));
+        prop_assert!(busiest <= spared.map(|id| pool[id].in_flight).min().or(busiest));
+    }
+
+    #[test]
     fn any_text_is_read_or_complained_about(text in "[a-z_: \\-\\[\\]{},.0-9%\n]{0,200}") {
         let read = scaler::yaml::read(&text, |root| {
             Some(root.section("scaling", |section| Policy::read(section, TICK)))
         });
         match read {
             Ok(policy) => prop_assert!(Scaler::new(policy).is_ok()),
-            Err(complaints) => prop_assert!(!complaints.as_slice().is_empty()),
+            Err(complaints) => {
+                let report = scaler::yaml::Lines::of(&text).report("f", &complaints);
+                prop_assert!(!report.is_empty());
+            }
         }
     }
 }

@@ -33,6 +33,7 @@
 mod complaint;
 mod entry;
 mod field;
+mod lines;
 mod nearest;
 mod section;
 mod units;
@@ -40,6 +41,7 @@ mod units;
 pub use complaint::{Complaint, Complaints};
 pub use entry::Entry;
 pub use field::{Field, Limited};
+pub use lines::Lines;
 pub use section::Section;
 pub use units::{parse_bytes, parse_duration, parse_share, show_duration};
 
