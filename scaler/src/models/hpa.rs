@@ -335,18 +335,18 @@ mod tests {
     #[test]
     fn one_pod_per_period_grows_very_gradually() {
         let mut config = Config::with_target(1.0);
-        config.scale_up = behaviour(0, &[(Amount::Pods(1), 600)]);
+        config.scale_up = behaviour(0, &[(Amount::Pods(1), 300)]);
         let mut hpa = Hpa::new(config, 1, 100);
-        let grown: Vec<u32> = (0..4).map(|step| hpa.apply(1 + step, 50, s(600 * u64::from(step)))).collect();
+        let grown: Vec<u32> = (0..4).map(|step| hpa.apply(1 + step, 50, s(300 * u64::from(step)))).collect();
         assert_eq!(grown, [2, 3, 4, 5]);
-        assert_eq!(hpa.apply(5, 50, s(1801)), 5, "the period is not over");
+        assert_eq!(hpa.apply(5, 50, s(901)), 5, "the period is not over");
     }
 
     /// Proposal 853, story 5: over ten minutes of recommendations the largest is taken.
     #[test]
     fn shrinking_takes_the_largest_recommendation_of_the_window() {
         let mut config = Config::with_target(1.0);
-        config.scale_down = behaviour(600, &[(Amount::Pods(5), 600)]);
+        config.scale_down = behaviour(600, &[(Amount::Pods(5), 60)]);
         let mut hpa = Hpa::new(config, 1, 100);
         let recommended = [10, 9, 8, 9, 9, 8, 9, 8, 9, 8, 7];
         let replicas: Vec<u32> = recommended
@@ -355,6 +355,29 @@ mod tests {
             .map(|(minute, r)| hpa.apply(10, *r, s(60 * minute as u64)))
             .collect();
         assert_eq!(replicas, [10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 9]);
+    }
+
+    /// Proposal 853, story 4: scale-down disabled never shrinks.
+    #[test]
+    fn disabled_scale_down_never_shrinks() {
+        let mut config = Config::with_target(1.0);
+        config.scale_down.select = Select::Disabled;
+        let mut hpa = Hpa::new(config, 1, 100);
+        assert!((0..100).all(|minute| hpa.apply(40, 1, s(60 * minute)) == 40));
+    }
+
+    /// Proposal 853, story 6: growing takes the smallest recommendation of five minutes.
+    /// Whether a recommendation of exactly that age still counts the proposal answers
+    /// differently in stories 5 and 6; here it does not, so the sixth minute is left out.
+    #[test]
+    fn growing_takes_the_smallest_recommendation_of_the_window() {
+        let mut config = Config::with_target(1.0);
+        config.scale_up = behaviour(300, &[(Amount::Pods(20), 60)]);
+        let mut hpa = Hpa::new(config, 1, 100);
+        let recommended = [2, 3, 19, 10, 3, 4, 7];
+        let minutes = recommended.iter().enumerate();
+        let replicas: Vec<u32> = minutes.map(|(minute, r)| hpa.apply(2, *r, s(60 * minute as u64))).collect();
+        assert_eq!((&replicas[..5], replicas[6]), (&[2; 5][..], 3));
     }
 
     /// Documents, default behaviour: up by 4 pods or 100 % per 15 s at once, down after 300 s.
