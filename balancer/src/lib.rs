@@ -1,3 +1,7 @@
 //! The data plane and the front-door program of Flurry.
 
 pub mod admin;
+pub mod load;
+pub mod pool;
+mod proxy;
+pub mod server;
