@@ -9,7 +9,7 @@ use serde_yaml::Value;
 use super::complaint::{Complaint, Sink};
 use super::field::{Field, Found};
 use super::section::Section;
-use super::units::{parse_bytes, parse_duration};
+use super::units::{parse_bytes, parse_duration, parse_share};
 
 /// One place in a document: the value of a key, or an item of a list.
 #[derive(Debug)]
@@ -95,6 +95,15 @@ impl<'a> Entry<'a> {
         self.scalar("a size", remedy, |value| match value {
             Value::Number(number) => number.as_u64().ok_or(Wrong::Kind),
             Value::String(text) => parse_bytes(text).map_err(Wrong::Problem),
+            _ => Err(Wrong::Kind),
+        })
+    }
+
+    /// Reads a share: `25%`, or the number 0.25.
+    pub fn share(self, remedy: &str) -> Field<'a, f64> {
+        self.scalar("a share", remedy, |value| match value {
+            Value::Number(number) => number.as_f64().filter(|share| share.is_finite()).ok_or(Wrong::Kind),
+            Value::String(text) => parse_share(text).map_err(Wrong::Problem),
             _ => Err(Wrong::Kind),
         })
     }

@@ -41,7 +41,7 @@ pub use complaint::{Complaint, Complaints};
 pub use entry::Entry;
 pub use field::{Field, Limited};
 pub use section::Section;
-pub use units::{parse_bytes, parse_duration, show_duration};
+pub use units::{parse_bytes, parse_duration, parse_share, show_duration};
 
 use complaint::Sink;
 use serde_yaml::Value;

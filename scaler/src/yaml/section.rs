@@ -110,6 +110,11 @@ impl<'a> Section<'a> {
         self.entry(key).bytes(remedy)
     }
 
+    /// See [`Entry::share`].
+    pub fn share(&mut self, key: &str, remedy: &str) -> Field<'a, f64> {
+        self.entry(key).share(remedy)
+    }
+
     /// See [`Entry::socket_addr`].
     pub fn socket_addr(&mut self, key: &str, remedy: &str) -> Field<'a, SocketAddr> {
         self.entry(key).socket_addr(remedy)

@@ -21,7 +21,7 @@ fn accepted<T>(text: &str, reader: impl FnOnce(&mut Section<'_>) -> T) -> T {
 #[test]
 fn every_kind_of_value_is_read() {
     let text = "{n: 7, f: 1.5, whole: 2, b: true, s: hello, d: 500ms, size: 64KiB, raw: 10, \
-                a: '[::1]:80', p: /etc/hosts, word: slow}";
+                q: 25%, a: '[::1]:80', p: /etc/hosts, word: slow}";
     accepted(text, |root| {
         assert_eq!(root.u32("n", "").optional(), Some(7));
         assert_eq!(root.u64("n", "").optional(), Some(7));
@@ -31,6 +31,8 @@ fn every_kind_of_value_is_read() {
         assert_eq!(root.string("s", "").not_empty().optional().as_deref(), Some("hello"));
         assert_eq!(root.duration("d", "").optional(), Some(Duration::from_millis(500)));
         assert_eq!(root.bytes("size", "").optional(), Some(65_536));
+        assert_eq!(root.share("q", "").optional(), Some(0.25));
+        assert_eq!(root.share("f", "").optional(), Some(1.5));
         assert_eq!(root.bytes("raw", "").optional(), Some(10));
         assert_eq!(
             root.socket_addr("a", "").optional(),
@@ -55,7 +57,8 @@ fn an_absent_key_gives_its_default() {
 #[test]
 fn every_wrong_kind_is_named_with_what_was_given() {
     let text = "{n: -3, f: many, nan: .nan, b: 1, s: 8080, d: 10, size: [], a: localhost:80, p: '', \
-                word: medium, list: 4, pairs: [1], deep: 5, tag: !x 1, null: ~, big: 4294967296}";
+                word: medium, list: 4, pairs: [1], deep: 5, tag: !x 1, null: ~, big: 4294967296, \
+                half: true}";
     let found = complaints(text, |root| {
         root.u64("n", "r").optional();
         root.f64("f", "r").optional();
@@ -73,6 +76,7 @@ fn every_wrong_kind_is_named_with_what_was_given() {
         root.u64("tag", "r").optional();
         root.entry("null").u64("r").optional();
         root.u32("big", "r").optional();
+        root.share("half", "r").optional();
     });
     let expected = [
         "n: must be a whole number of 0 or more, got -3 (r)",
@@ -90,10 +94,11 @@ fn every_wrong_kind_is_named_with_what_was_given() {
         "deep: must be a section of keys and values, got 5 (put `key: value` lines under it)",
         "tag: must be a whole number of 0 or more, got a value with the tag !x (r)",
         "big: must be at most 4294967295, got 4294967296 (r)",
+        "half: must be a share, got true (r)",
     ];
     // A key written `null:` is no text, hence unknown rather than empty.
-    assert_eq!(found[..15], expected);
-    assert!(found[15].starts_with("nothing: is not a known key"), "{}", found[15]);
+    assert_eq!(found[..16], expected);
+    assert!(found[16].starts_with("nothing: is not a known key"), "{}", found[16]);
 }
 
 #[test]

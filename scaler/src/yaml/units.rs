@@ -97,6 +97,21 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok(bytes.round() as u64)
 }
 
+/// Reads a share: `25%` or `0.25`.
+///
+/// # Errors
+/// What is wrong, to be put after the key.
+pub fn parse_share(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.trim().strip_suffix('%') {
+        Some(percent) => (percent.trim_end(), 0.01),
+        None => (text.trim(), 1.0),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number * scale),
+        _ => Err(format!("must be a share such as 25% or 0.25, got `{text}`")),
+    }
+}
+
 fn split_number(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     text.split_at(end)
@@ -148,6 +163,16 @@ mod tests {
     fn a_duration_is_shown_as_it_is_read() {
         for text in ["0s", "250us", "500ms", "1.5s", "10s", "2m", "1m30s", "1h1s", "24h"] {
             assert_eq!(parse_duration(text).map(show_duration), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn shares_are_read_as_percent_or_as_a_number() {
+        assert_eq!(parse_share("25%"), Ok(0.25));
+        assert_eq!(parse_share("200 %"), Ok(2.0));
+        assert_eq!(parse_share("0.1"), Ok(0.1));
+        for text in ["", "%", "half", "nan", "inf%"] {
+            assert!(parse_share(text).is_err_and(|why| why.contains("must be a share")), "{text}");
         }
     }
 
