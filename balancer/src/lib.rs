@@ -1,6 +1,9 @@
 //! The data plane and the front-door program of Flurry.
 
 pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod front;
 pub mod load;
 pub mod pool;
 mod proxy;
