@@ -1,3 +1,10 @@
 //! The data plane and the front-door program of Flurry.
 
 pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod front;
+pub mod load;
+pub mod pool;
+mod proxy;
+pub mod server;

@@ -1,3 +1,32 @@
 //! `flurry`: the front-door program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use balancer::cli;
+use clap::{Parser, Subcommand};
+
+/// An elastic web tier that forks running VMs under load.
+#[derive(Debug, Parser)]
+#[command(name = "flurry", version)]
+struct Flurry {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a tier; SIGTERM or Ctrl-C drains it and cleans up.
+    Up(cli::up::UpArgs),
+    /// Check a configuration and report every complaint at once.
+    Check(cli::check::CheckArgs),
+    /// Show what a running tier does.
+    Status(cli::status::StatusArgs),
+}
+
+fn main() -> ExitCode {
+    match Flurry::parse().command {
+        Command::Up(args) => cli::up::main(&args),
+        Command::Check(args) => cli::check::main(&args),
+        Command::Status(args) => cli::status::main(&args),
+    }
+}

@@ -1,0 +1,76 @@
+//! What each path of the admin listener answers.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use prometheus::{Encoder, TextEncoder};
+use serde::Serialize;
+
+use crate::front::{Handles, TierState};
+
+type Answer = Response<Full<Bytes>>;
+
+const INDEX: &str = "flurry admin\n/metrics\n/v1/status\n/v1/decisions\n/healthz\n/readyz\n";
+
+/// Answers one request.
+pub(super) fn answer<B>(request: &Request<B>, handles: &Handles) -> Answer {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match request.uri().path() {
+        "/" => text(StatusCode::OK, INDEX),
+        "/metrics" => metrics(handles),
+        "/v1/status" => json(&handles.board.status(&handles.pool, &handles.samples.borrow())),
+        "/v1/decisions" => json(&handles.board.decisions()),
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readiness(handles),
+        _ => text(StatusCode::NOT_FOUND, INDEX),
+    }
+}
+
+/// Whether requests get an answer now: the tier serves and a backend is ready.
+fn readiness(handles: &Handles) -> Answer {
+    let nobody = handles.pool.snapshot().ready.is_empty();
+    match handles.board.state() {
+        TierState::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        TierState::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        TierState::Serving if nobody => text(StatusCode::SERVICE_UNAVAILABLE, "no backend is ready\n"),
+        TierState::Serving => text(StatusCode::OK, "ready\n"),
+    }
+}
+
+fn metrics(handles: &Handles) -> Answer {
+    let encoder = TextEncoder::new();
+    let mut page = Vec::new();
+    match encoder.encode(&handles.registry.gather(), &mut page) {
+        Ok(()) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, page.into()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn json<T: Serialize>(document: &T) -> Answer {
+    match serde_json::to_vec_pretty(document) {
+        Ok(page) => with_type(StatusCode::OK, "application/json", page.into()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Answer {
+    tracing::error!(%error, "an admin page cannot be made");
+    text(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made, see the log\n")
+}
+
+fn text(status: StatusCode, page: &'static str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(page.as_bytes()))
+}
+
+fn with_type(status: StatusCode, kind: &'static str, page: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(page));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

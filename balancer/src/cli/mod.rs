@@ -1,0 +1,28 @@
+//! The sub-commands of `flurry`.
+
+pub mod check;
+pub mod status;
+pub mod up;
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// The world was not as needed.
+pub(crate) const FAILED: u8 = 1;
+/// The user's input is wrong.
+pub(crate) const WRONG_INPUT: u8 = 2;
+
+/// Logs to standard error, from `info` up unless RUST_LOG says otherwise.
+pub(crate) fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+    if started.is_err() {
+        tracing::debug!("logging was started before");
+    }
+}

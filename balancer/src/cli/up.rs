@@ -1,0 +1,99 @@
+//! `flurry up`: runs a tier in the foreground until SIGTERM or SIGINT.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{FAILED, WRONG_INPUT, start_logging};
+use crate::config::Config;
+use crate::front::{Front, FrontError};
+
+/// Run a tier; SIGTERM or Ctrl-C drains it and cleans up.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", default_value = "flurry.yaml")]
+    config: PathBuf,
+}
+
+/// Why a tier cannot run.
+#[derive(Debug, thiserror::Error)]
+enum UpError {
+    #[error(transparent)]
+    Front(#[from] FrontError),
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    #[error("vm: this build of flurry has no VM engine (give `backends` instead)")]
+    NoEngine,
+}
+
+/// Runs the sub-command.
+pub fn main(args: &UpArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(WRONG_INPUT);
+        }
+    };
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("flurry up: cannot start: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    match runtime.block_on(up(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flurry up: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn up(config: &Config) -> Result<(), UpError> {
+    let mut signals = Signals::new()?;
+    let front = Front::open(config).await?;
+    tracing::info!(listen = ?front.listen(), admin = %front.admin(), "tier `{}` is up", config.name);
+    match &config.vm {
+        None => signals.stop_asked_for().await,
+        // The VM tier goes here: it is given `front.handles()` and runs until the same signal.
+        Some(_) => {
+            front.close().await;
+            return Err(UpError::NoEngine);
+        }
+    }
+    tracing::info!("stopping: requests may go on for {:?}; a second signal cuts them", config.timeouts.drain);
+    tokio::select! {
+        stopped = front.close() => match stopped.cut {
+            0 => tracing::info!("stopped"),
+            cut => tracing::warn!(cut, "stopped; connections that outlasted the deadline were cut"),
+        },
+        () = signals.stop_asked_for() => tracing::warn!("stopped at once by a second signal"),
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn stop_asked_for(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `queue` and `timeouts`: how much waiting there may be.
+
+use std::time::Duration;
+
+use scaler::yaml::Section;
+
+use crate::pool::QueueSettings;
+use crate::server::Timeouts;
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads the section `queue`.
+pub(super) fn read_queue(section: &mut Section<'_>) -> QueueSettings {
+    /// A waiting request costs about 10 KiB; this many cost 10 GiB.
+    const MOST: u32 = 1_000_000;
+    let default = QueueSettings::default();
+    let max_requests = section
+        .u32("max_requests", "give the requests that may wait at once, e.g. 1024; 0 for none")
+        .at_most(MOST)
+        .optional();
+    QueueSettings {
+        max_requests: max_requests.map_or(default.max_requests, |number| number as usize),
+        timeout: section
+            .duration("timeout", "give the longest wait for a backend, e.g. 10s")
+            .at_least(SHORTEST)
+            .at_most(LONGEST)
+            .or(default.timeout),
+    }
+}
+
+/// Reads the section `timeouts`.
+pub(super) fn read_timeouts(section: &mut Section<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    let mut read = |key: &str, remedy: &str, default: Duration| {
+        section.duration(key, remedy).at_least(SHORTEST).at_most(LONGEST).or(default)
+    };
+    Timeouts {
+        connect: read("connect", "give the longest time to connect to a backend, e.g. 2s", default.connect),
+        request_header: read(
+            "request_header",
+            "give the longest time for the head of a request to come in, e.g. 10s",
+            default.request_header,
+        ),
+        response: read(
+            "response",
+            "give the longest time from a request to the head of its answer, e.g. 60s",
+            default.response,
+        ),
+        client_stall: read(
+            "client_stall",
+            "give the longest time without progress of a client within a message, e.g. 30s",
+            default.client_stall,
+        ),
+        idle: read(
+            "idle",
+            "give the time that connections without a request are kept, e.g. 60s",
+            default.idle,
+        ),
+        drain: read("drain", "give the time that requests may go on after SIGTERM, e.g. 30s", default.drain),
+    }
+}

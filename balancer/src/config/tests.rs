@@ -1,0 +1,173 @@
+//! Whole configurations: the good ones as values, the bad ones as complaints.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Complaints> {
+    Config::parse(text, &Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true })
+}
+
+fn complaints(text: &str) -> String {
+    parse(text).expect_err("the configuration is wrong").to_string()
+}
+
+const STATIC: &str = "listen: [127.0.0.1:8080]\nbackends: [127.0.0.1:9001]\n";
+
+#[test]
+fn the_examples_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|it| it != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        parse(&text).unwrap_or_else(|complaints| panic!("{}:\n{complaints}", path.display()));
+        seen += 1;
+    }
+    assert!(seen >= 2);
+}
+
+#[test]
+fn a_short_configuration_has_the_documented_defaults() {
+    let config = parse(STATIC).unwrap();
+    assert_eq!(config.name, "tier");
+    assert_eq!(config.admin, "127.0.0.1:9900".parse().unwrap());
+    assert_eq!((config.workers, config.max_in_flight), (None, None));
+    assert_eq!(config.health, HealthSettings::default());
+    assert_eq!(config.queue, QueueSettings::default());
+    assert_eq!(config.timeouts, Timeouts::default());
+    assert!(config.vm.is_none());
+}
+
+#[test]
+fn the_example_of_a_vm_tier_shows_the_defaults() {
+    let text = include_str!("../../../deploy/examples/vm.yaml");
+    let shown = parse(text).unwrap();
+    let short = "name: demo\nlisten: [0.0.0.0:8080]\nvm: {image: /var/lib/flurry/demo}\n";
+    let mut defaults = parse(short).unwrap();
+    let (shown_vm, default_vm) = (shown.vm.clone().unwrap(), defaults.vm.as_mut().unwrap());
+    default_vm.vm.warm = shown_vm.vm.warm.clone();
+    assert_eq!(shown_vm, *default_vm);
+    assert_eq!((shown.queue, &shown.timeouts), (defaults.queue, &defaults.timeouts));
+    assert_eq!(shown.health, HealthSettings { path: "/healthz".into(), ..defaults.health });
+    let paths: Vec<String> = shown_vm.vm.warm.iter().flat_map(WarmRequests::paths).collect();
+    assert_eq!((paths.len(), paths[0].as_str(), paths[200].as_str()), (201, "/item/1", "/"));
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let text = "
+name: My Shop
+listen: [127.0.0.1:9900, localhost:80]
+admin: 0.0.0.0:9900
+workers: 0
+backends: [127.0.0.1:0, 127.0.0.1:9001, 127.0.0.1:9001]
+max_inflight: 3
+health: {path: healthz, interval: 1, healthy_after: 0}
+queue: {timeout: 0s}
+timeouts: {idle: soon}
+scaling: {min: 3, max: 2}
+";
+    assert_eq!(
+        complaints(text),
+        "name: must be 1 to 32 of a-z, 0-9 and -, not beginning with -, got `My Shop` (give the tier a short name, e.g. shop)\n\
+         listen[1]: must be an IP address with a port, got `localhost:80` (give addresses with ports, e.g. [0.0.0.0:80])\n\
+         admin: must be a loopback address, got 0.0.0.0:9900 (give a loopback address and a port, e.g. 127.0.0.1:9900)\n\
+         workers: must be at least 1, got 0 (give a number of threads, e.g. 2, or leave it out for one per processor)\n\
+         backends[0]: must have a port above 0, got 127.0.0.1:0 (give the address and port of a backend, e.g. 127.0.0.1:9001)\n\
+         scaling.max: must be at least min, which is 3, got 2 (give the most backends to have, the parent included, e.g. 8)\n\
+         health.path: must be a path that begins with /, got `healthz` (give the path that a well backend answers with 200 to 399, e.g. /healthz)\n\
+         health.interval: must be a duration with a unit, got 1 (give the time between two probes, e.g. 1s)\n\
+         health.healthy_after: must be at least 1, got 0 (give the good probes in a row that readmit a backend, e.g. 1)\n\
+         queue.timeout: must be at least 10ms, got 0s (give the longest wait for a backend, e.g. 10s)\n\
+         timeouts.idle: must be a duration of 0 or more, got `soon` (give the time that connections without a request are kept, e.g. 60s)\n\
+         scaling: is given without `vm` (remove it, or give a section `vm`)\n\
+         admin: 127.0.0.1:9900 collides with listen[0], 127.0.0.1:9900 (give the admin listener a port of its own)\n\
+         backends[1]: 127.0.0.1:9001 is backends[0] already (remove one of them)\n\
+         max_inflight: is not a known key (did you mean `max_in_flight`?)"
+    );
+}
+
+#[test]
+fn a_vm_is_checked_key_by_key() {
+    let text = "
+listen: [0.0.0.0:80]
+scaling: {max: 100}
+vm:
+  memory_mib: 32
+  vcpus: 17
+  port: 65536
+  accelerator: xen
+  network: 192.168.0.0/28
+  boot_deadline: 1ms
+  state_dir: run
+  warm: [{path: 'item/{n}', to: 3}, {path: '/item/{n}'}, {path: /, from: 2}, {path: '/{n}', from: 5, to: 4}, {}]
+";
+    assert_eq!(
+        complaints(text),
+        "vm.image: is missing (give what `flurry image build` made, e.g. /var/lib/flurry/demo)\n\
+         vm.memory_mib: must be at least 64, got 32 (give the memory of each VM in MiB, e.g. 256)\n\
+         vm.vcpus: must be at most 16, got 17 (give 1 to 16 virtual processors)\n\
+         vm.port: must be at most 65535, got 65536 (give the port on which the guest serves HTTP, e.g. 80)\n\
+         vm.accelerator: must be one of auto, tcg, kvm, got `xen` (write auto, tcg or kvm)\n\
+         vm.boot_deadline: must be at least 100ms, got 1ms (give the longest time for the parent to boot, e.g. 60s)\n\
+         vm.warm[0].path: must be a path that begins with /, got `item/{n}` (give a path, e.g. /item/{n})\n\
+         vm.warm[1].to: is missing (give the last number, e.g. 200)\n\
+         vm.warm[2].path: has no {n}, but numbers are given (write {n} where the number goes)\n\
+         vm.warm[3].to: must be from `from`, which is 5, to 1000000 more, got 4 (give the last number, e.g. 200)\n\
+         vm.warm[4].path: is missing (give a path, e.g. /item/{n})\n\
+         vm.state_dir: must be an absolute path of at least two folders without .., got `run` (give a folder on a tmpfs, e.g. /run/flurry/shop)"
+    );
+}
+
+#[test]
+fn a_network_too_small_for_the_tier_is_refused() {
+    let text = "listen: [0.0.0.0:80]\nscaling: {max: 100}\nvm: {image: i, network: 192.168.0.0/28}\n";
+    assert_eq!(
+        complaints(text),
+        "vm.network: 192.168.0.0/28 has room for 12 backends, and scaling.max is 100 (give a larger network, e.g. 10.117.0.0/16)"
+    );
+}
+
+#[test]
+fn an_image_is_looked_for_beside_the_file() {
+    let text = "listen: [0.0.0.0:80]\nvm: {image: images/demo}\n";
+    let found = parse(text).unwrap().vm.unwrap().vm.image;
+    assert_eq!(found, Path::new("/etc/flurry/images/demo"));
+    let nothing = Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| false };
+    let complaint = Config::parse(text, &nothing).unwrap_err().to_string();
+    assert!(complaint.starts_with("vm.image: /etc/flurry/images/demo does not exist"), "{complaint}");
+}
+
+#[test]
+fn nothing_to_forward_to_is_a_complaint() {
+    let complaint = complaints("listen: [0.0.0.0:80]\n");
+    assert!(complaint.contains("neither `backends` nor `vm` is given"), "{complaint}");
+}
+
+#[test]
+fn flurry_does_not_forward_to_itself() {
+    for backend in ["127.0.0.1:80", "127.0.0.1:9900"] {
+        let text = format!("listen: [0.0.0.0:80]\nbackends: ['{backend}']\n");
+        assert!(complaints(&text).contains("is Flurry itself"), "{backend}");
+    }
+    parse("listen: [0.0.0.0:80]\nbackends: ['10.0.0.2:80']\n").unwrap();
+}
+
+#[test]
+fn listeners_that_collide_are_refused() {
+    let text = "listen: [0.0.0.0:80, 127.0.0.1:80]\nbackends: ['10.0.0.2:80']\n";
+    assert!(complaints(text).starts_with("listen[1]: 127.0.0.1:80 collides with listen[0], 0.0.0.0:80"));
+}
+
+#[test]
+fn a_syntax_error_names_the_file_and_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flurry.yaml");
+    std::fs::write(&file, "name: shop\nlisten: [127.0.0.1:80\nadmin: x\n").unwrap();
+    let error = Config::load(&file).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: line ", file.display())), "{error}");
+    let missing = Config::load(&folder.path().join("none.yaml")).unwrap_err().to_string();
+    assert!(missing.contains("none.yaml: cannot be read: No such file"), "{missing}");
+}

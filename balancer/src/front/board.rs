@@ -1,0 +1,204 @@
+//! The board: what the status document is made of.
+//!
+//! Each part has one writer: the front door its state, the sampler the load, a tier its
+//! decisions and its engine. Readers put a document together when they are asked.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::admin::status::{
+    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalingStatus, Status, TierStatus,
+};
+use crate::load::Sample;
+use crate::pool::{Backend, Pool, State};
+
+/// Decisions that are kept.
+const MAX_DECISIONS: usize = 64;
+
+/// Makes the engine's part of the document.
+type EngineSource = Box<dyn Fn() -> EngineStatus + Send + Sync>;
+
+/// Where the tier is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TierState {
+    /// No backend has been ready yet.
+    Starting,
+    /// A backend has been ready.
+    Serving,
+    /// On its way out.
+    Draining,
+}
+
+impl TierState {
+    /// The word for it in the document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The numbers of a scaled tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Scaling {
+    desired: u32,
+    starting: u32,
+    retiring: u32,
+}
+
+struct Notes {
+    state: TierState,
+    scaling: Option<Scaling>,
+    decisions: VecDeque<DecisionStatus>,
+    engine: Option<EngineSource>,
+}
+
+/// What the status document is made of.
+pub struct Board {
+    started: Instant,
+    name: String,
+    listen: Vec<String>,
+    notes: Mutex<Notes>,
+}
+
+impl Board {
+    pub(super) fn new(name: &str, listen: &[SocketAddr], now: Instant) -> Self {
+        let notes =
+            Notes { state: TierState::Starting, scaling: None, decisions: VecDeque::new(), engine: None };
+        let listen = listen.iter().map(SocketAddr::to_string).collect();
+        Self { started: now, name: name.to_owned(), listen, notes: Mutex::new(notes) }
+    }
+
+    /// Time since the front door was opened; `at_seconds` of decisions counts from there.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Where the tier is in its life.
+    pub fn state(&self) -> TierState {
+        self.notes().state
+    }
+
+    /// Goes on to a state; there is no way back.
+    pub fn set_state(&self, state: TierState) {
+        let mut notes = self.notes();
+        if notes.state as u8 <= state as u8 {
+            notes.state = state;
+        }
+    }
+
+    /// Says how many backends are wanted, being born, and on their way out.
+    pub fn set_scaling(&self, desired: u32, starting: u32, retiring: u32) {
+        self.notes().scaling = Some(Scaling { desired, starting, retiring });
+    }
+
+    /// Notes a decision; only the newest 64 are kept.
+    pub fn note_decision(&self, decision: DecisionStatus) {
+        let mut notes = self.notes();
+        if notes.decisions.len() == MAX_DECISIONS {
+            notes.decisions.pop_front();
+        }
+        notes.decisions.push_back(decision);
+    }
+
+    /// Gives the function that makes the engine's part. It is called for each document,
+    /// and must neither block nor use the board.
+    pub fn set_engine(&self, source: impl Fn() -> EngineStatus + Send + Sync + 'static) {
+        self.notes().engine = Some(Box::new(source));
+    }
+
+    /// The newest decisions, oldest first.
+    pub fn decisions(&self) -> Vec<DecisionStatus> {
+        self.notes().decisions.iter().cloned().collect()
+    }
+
+    /// Puts the document together.
+    pub fn status(&self, pool: &Pool, sample: &Sample) -> Status {
+        let backends: Vec<BackendStatus> = pool.snapshot().all.iter().map(|it| backend_status(it)).collect();
+        let notes = self.notes();
+        let count = |state: State| backends.iter().filter(|it| it.state == state.word()).count() as u32;
+        let of_pool = Scaling {
+            desired: backends.len() as u32,
+            starting: count(State::Probing),
+            retiring: count(State::Draining),
+        };
+        let scaling = notes.scaling.unwrap_or(of_pool);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            tier: TierStatus {
+                name: self.name.clone(),
+                state: notes.state.word().to_owned(),
+                listen: self.listen.clone(),
+            },
+            load: load_status(sample),
+            scaling: ScalingStatus {
+                desired: scaling.desired,
+                ready: count(State::Ready),
+                starting: scaling.starting,
+                retiring: scaling.retiring,
+            },
+            backends,
+            engine: notes.engine.as_ref().map(|source| source()),
+            decisions: notes.decisions.iter().cloned().collect(),
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn backend_status(backend: &Backend) -> BackendStatus {
+    BackendStatus {
+        id: backend.id().to_string(),
+        address: backend.address().to_string(),
+        state: backend.state().word().to_owned(),
+        in_flight: backend.in_flight().into(),
+        requests_total: backend.requests(),
+        failed_total: backend.failed(),
+    }
+}
+
+fn load_status(sample: &Sample) -> LoadStatus {
+    LoadStatus {
+        requests_per_second: sample.requests_per_second,
+        in_flight: sample.in_flight,
+        queued: sample.queued,
+        p50_seconds: sample.p50.map(|it| it.as_secs_f64()),
+        p95_seconds: sample.p95.map(|it| it.as_secs_f64()),
+        requests_total: sample.requests_total,
+        failed_total: sample.failed_total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        Board::new("shop", &["127.0.0.1:8080".parse().unwrap()], Instant::now())
+    }
+
+    #[test]
+    fn a_draining_tier_does_not_serve_again() {
+        let board = board();
+        board.set_state(TierState::Draining);
+        board.set_state(TierState::Serving);
+        assert_eq!(board.state(), TierState::Draining);
+    }
+
+    #[test]
+    fn only_the_newest_decisions_are_kept() {
+        let board = board();
+        for to in 0..100 {
+            board.note_decision(DecisionStatus { to, ..DecisionStatus::default() });
+        }
+        let kept: Vec<u32> = board.decisions().iter().map(|decision| decision.to).collect();
+        assert_eq!(kept, (36..100).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,8 @@
+//! The load: what workers count, and samples made of it.
+
+mod counters;
+pub mod histogram;
+mod sampler;
+
+pub use counters::{Counter, DURATION_BOUNDS, Ending, Load, Totals, WorkerCounters};
+pub use sampler::{Gauges, LoadSampler, Sample};

@@ -1,0 +1,293 @@
+//! The pool: which backends there are and which of them may get requests.
+//!
+//!   insert -> probing -> ready <-> ejected ... drain -> draining -> remove -> gone
+//!
+//! Membership changes take a lock and publish a new numbered [`Snapshot`]; requests
+//! read the snapshot and the backends' atomics, and never take that lock. Probes run
+//! as tasks on the runtime on which the pool was made.
+//!
+//! Not here: connections (each worker keeps its own) and how many backends there
+//! should be (the scaler's).
+
+mod backend;
+mod dial;
+mod health;
+mod pick;
+mod probe;
+mod queue;
+mod snapshot;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+pub use backend::{Backend, BackendId, BackendSpec, Initial, Permit, State};
+pub use dial::{Dial, Dialing, Tcp, is_local};
+pub use health::{HealthSettings, Streak, Verdict, probe_gap};
+pub use pick::Rng;
+pub use queue::{Queue, QueueSettings, Refused};
+pub use snapshot::Snapshot;
+
+/// What a pool is made with.
+#[derive(Debug, Clone, Default)]
+pub struct PoolSettings {
+    /// Probes and ejections.
+    pub health: HealthSettings,
+    /// The wait for a backend.
+    pub queue: QueueSettings,
+    /// Requests that one backend may serve at once; `None` for any number.
+    pub max_in_flight: Option<u32>,
+}
+
+/// A backend with this name is in the pool already.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("there is a backend `{0}` in the pool already")]
+pub struct Duplicate(pub BackendId);
+
+/// There is no backend of this name in the pool (any more).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("there is no backend `{0}` in the pool")]
+pub struct Unknown(pub BackendId);
+
+/// A backend answered its first probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstAnswer {
+    /// When the head of the answer was there.
+    pub at: Instant,
+    /// Time from `insert` until then.
+    pub after: Duration,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is in flight, and nothing will be.
+    Empty,
+    /// The deadline passed; removing the backend cuts these requests.
+    DeadlinePassed {
+        /// Requests still being served.
+        in_flight: u32,
+    },
+}
+
+/// The pool; clones are handles of the same one.
+#[derive(Clone)]
+pub struct Pool(Arc<Shared>);
+
+struct Shared {
+    settings: PoolSettings,
+    runtime: Handle,
+    members: Mutex<Vec<Member>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    queue: Arc<Queue>,
+    generation: watch::Sender<u64>,
+    serials: AtomicU64,
+}
+
+struct Member {
+    backend: Arc<Backend>,
+    prober: AbortHandle,
+}
+
+impl Pool {
+    /// An empty pool. Its probes run on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(settings: PoolSettings) -> Self {
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let queue = Arc::new(Queue::new(settings.queue, Arc::clone(&snapshot)));
+        Self(Arc::new(Shared {
+            settings,
+            runtime: Handle::current(),
+            members: Mutex::new(Vec::new()),
+            snapshot,
+            queue,
+            generation: watch::Sender::new(0),
+            serials: AtomicU64::new(1),
+        }))
+    }
+
+    /// Adds a backend and begins to probe it at once.
+    ///
+    /// # Errors
+    /// [`Duplicate`] if its name is taken.
+    pub fn insert(&self, spec: BackendSpec) -> Result<Arc<Backend>, Duplicate> {
+        let mut members = self.members();
+        if members.iter().any(|member| member.backend.id() == &spec.id) {
+            return Err(Duplicate(spec.id));
+        }
+        let serial = self.0.serials.fetch_add(1, SeqCst);
+        let (limit, queue) = (self.0.settings.max_in_flight, Arc::clone(&self.0.queue));
+        let backend = Arc::new(Backend::new(spec, serial, limit, queue, Instant::now()));
+        let prober = self.0.runtime.spawn(probe::run(self.clone(), Arc::clone(&backend))).abort_handle();
+        members.push(Member { backend: Arc::clone(&backend), prober });
+        self.publish(members);
+        Ok(backend)
+    }
+
+    /// Waits until a backend has answered its first probe.
+    ///
+    /// # Errors
+    /// [`Unknown`] if it is not in the pool, or was removed before it answered.
+    pub async fn wait_ready(&self, id: &BackendId) -> Result<FirstAnswer, Unknown> {
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            let snapshot = self.snapshot();
+            let backend = snapshot.get(id).ok_or_else(|| Unknown(id.clone()))?;
+            if let Some(at) = backend.ready_at() {
+                return Ok(FirstAnswer { at, after: at.saturating_duration_since(backend.inserted()) });
+            }
+            drop(snapshot);
+            if changes.changed().await.is_err() {
+                return Err(Unknown(id.clone()));
+            }
+        }
+    }
+
+    /// Gives a backend no new requests and waits until those it has are done.
+    /// It stays in the pool; [`remove`](Self::remove) it afterwards.
+    ///
+    /// # Errors
+    /// [`Unknown`] if it is not in the pool.
+    pub async fn drain(&self, id: &BackendId, deadline: Duration) -> Result<Drained, Unknown> {
+        let backend = self.snapshot().get(id).cloned().ok_or_else(|| Unknown(id.clone()))?;
+        if backend.transit(&[State::Probing, State::Ready, State::Ejected], State::Draining) {
+            self.publish(self.members());
+        }
+        match tokio::time::timeout(deadline, backend.emptied()).await {
+            Ok(()) => Ok(Drained::Empty),
+            Err(_elapsed) => match backend.in_flight() {
+                0 => Ok(Drained::Empty),
+                in_flight => Ok(Drained::DeadlinePassed { in_flight }),
+            },
+        }
+    }
+
+    /// Removes a backend; requests that it still serves are cut within seconds.
+    ///
+    /// # Errors
+    /// [`Unknown`] if it is not in the pool.
+    pub fn remove(&self, id: &BackendId) -> Result<(), Unknown> {
+        let mut members = self.members();
+        let index = members.iter().position(|member| member.backend.id() == id);
+        let member = members.remove(index.ok_or_else(|| Unknown(id.clone()))?);
+        let all = [State::Probing, State::Ready, State::Ejected, State::Draining];
+        member.backend.transit(&all, State::Gone);
+        member.backend.cut();
+        member.prober.abort();
+        self.publish(members);
+        Ok(())
+    }
+
+    /// The pool as it is now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot.load_full()
+    }
+
+    /// The generation of the snapshot, to wait for changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.generation.subscribe()
+    }
+
+    /// Requests that wait for a backend.
+    pub fn queued(&self) -> usize {
+        self.0.queue.waiting()
+    }
+
+    /// Requests that backends are serving.
+    pub fn in_flight(&self) -> u64 {
+        self.snapshot().all.iter().map(|backend| u64::from(backend.in_flight())).sum()
+    }
+
+    /// Takes a ready backend out of service until probes readmit it.
+    pub fn eject(&self, backend: &Arc<Backend>, why: &str) {
+        if backend.transit(&[State::Ready], State::Ejected) {
+            tracing::warn!(backend = %backend.id(), address = %backend.address(), why, "backend ejected");
+            self.publish(self.members());
+            backend.ask_for_probe();
+        }
+    }
+
+    /// Ends all probing; for the end of the process.
+    pub fn close(&self) {
+        self.members().iter().for_each(|member| member.prober.abort());
+    }
+
+    pub(crate) fn shared_snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
+        Arc::clone(&self.0.snapshot)
+    }
+
+    /// Takes a place at a ready backend without waiting. `None`: stand in line.
+    #[inline]
+    pub(crate) fn take_now(&self, snapshot: &Snapshot, rng: &mut Rng, avoid: Option<u64>) -> Option<Permit> {
+        if self.0.queue.waiting() != 0 {
+            return None;
+        }
+        pick::pick(&snapshot.ready, rng, avoid)
+    }
+
+    /// Takes a place at a ready backend, waiting in line for it.
+    pub(crate) async fn take_in_line(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
+        self.0.queue.wait(avoid).await
+    }
+
+    /// Notes that an exchange with `backend` brought no answer.
+    pub(crate) fn exchange_failed(&self, backend: &Arc<Backend>) {
+        if backend.note_failure() >= self.0.settings.health.eject_after {
+            self.eject(backend, "too many requests in a row without an answer");
+        }
+    }
+
+    fn health(&self) -> &HealthSettings {
+        &self.0.settings.health
+    }
+
+    fn admit(&self, backend: &Arc<Backend>) {
+        let now = Instant::now();
+        if backend.transit(&[State::Probing, State::Ejected], State::Ready) {
+            backend.note_ready(now);
+            tracing::info!(backend = %backend.id(), address = %backend.address(), "backend ready");
+            self.publish(self.members());
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.0.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the members as a new snapshot, then serves who waits.
+    fn publish(&self, members: MutexGuard<'_, Vec<Member>>) {
+        let all: Box<[_]> = members.iter().map(|member| Arc::clone(&member.backend)).collect();
+        let ready = all.iter().filter(|backend| backend.state() == State::Ready).cloned().collect();
+        let generation = self.0.snapshot.load().generation + 1;
+        self.0.snapshot.store(Arc::new(Snapshot { generation, ready, all }));
+        drop(members);
+        self.0.generation.send_replace(generation);
+        self.0.queue.place_freed();
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+/// A ready backend for unit tests, with a queue of its own.
+#[cfg(test)]
+fn test_backend(serial: u64, max_in_flight: Option<u32>) -> Arc<Backend> {
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let queue = Arc::new(Queue::new(QueueSettings::default(), snapshot));
+    let spec = BackendSpec {
+        id: BackendId::from(format!("b{serial}")),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+        dialer: Arc::new(Tcp),
+        initial: Initial::Ready,
+    };
+    Arc::new(Backend::new(spec, serial, max_in_flight, queue, Instant::now()))
+}

@@ -1,0 +1,157 @@
+//! The wait for a backend: first come, first served, bounded in length and time.
+//!
+//! Requests come here only when no backend can take them. The lock is never taken
+//! while backends have room: takers and givers look at `waiting` first.
+//!
+//! No wake-up is lost: a request enters the line and then tries the backends; who
+//! frees a place (or publishes a ready backend) does that first and then looks at
+//! the line. Both use sequentially consistent order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
+use super::backend::Permit;
+use super::pick::{Rng, pick};
+use super::snapshot::Snapshot;
+
+/// How long the line may be, and how long one may stand in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Requests that may wait at once.
+    pub max_requests: usize,
+    /// The longest wait of one request.
+    pub timeout: Duration,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self { max_requests: 1024, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Why a request got no backend. It is answered with 503 and Retry-After.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// As many requests as allowed are waiting already.
+    QueueFull,
+    /// It waited as long as allowed.
+    TimedOut,
+    /// The process is going down and has no backend left.
+    Closing,
+}
+
+/// The line of waiting requests.
+pub struct Queue {
+    settings: QueueSettings,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    waiting: AtomicUsize,
+    line: Mutex<Line>,
+}
+
+struct Line {
+    waiters: VecDeque<Waiter>,
+    next_ticket: u64,
+    rng: Rng,
+}
+
+struct Waiter {
+    ticket: u64,
+    avoid: Option<u64>,
+    call: oneshot::Sender<Permit>,
+}
+
+impl Queue {
+    pub(super) fn new(settings: QueueSettings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+        let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
+        Self { settings, snapshot, waiting: AtomicUsize::new(0), line: Mutex::new(line) }
+    }
+
+    /// Requests that wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Stands in line for a backend, preferably another than `avoid`.
+    pub(super) async fn wait(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
+        let mut place = self.enter(avoid)?;
+        self.serve();
+        match tokio::time::timeout(self.settings.timeout, &mut place.called).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_gone)) => Err(Refused::Closing),
+            // The call may have come together with the timeout.
+            Err(_elapsed) => place.called.try_recv().map_err(|_| Refused::TimedOut),
+        }
+    }
+
+    fn enter(&self, avoid: Option<u64>) -> Result<Place<'_>, Refused> {
+        let mut line = self.lock();
+        if line.waiters.len() >= self.settings.max_requests {
+            return Err(Refused::QueueFull);
+        }
+        let ticket = line.next_ticket;
+        line.next_ticket += 1;
+        let (call, called) = oneshot::channel();
+        line.waiters.push_back(Waiter { ticket, avoid, call });
+        self.waiting.store(line.waiters.len(), SeqCst);
+        Ok(Place { queue: self, ticket, called })
+    }
+
+    /// A place was freed, or backends changed: serve whoever waits.
+    #[inline]
+    pub(super) fn place_freed(&self) {
+        if self.waiting.load(SeqCst) != 0 {
+            self.serve();
+        }
+    }
+
+    /// Hands free places to the head of the line, until one of both is used up.
+    fn serve(&self) {
+        while let Some((waiter, permit)) = self.next_pair() {
+            if let Err(unwanted) = waiter.call.send(permit) {
+                // It left; its place goes to the next one by way of `place_freed`.
+                drop(unwanted);
+            }
+        }
+    }
+
+    fn next_pair(&self) -> Option<(Waiter, Permit)> {
+        let mut line = self.lock();
+        let avoid = line.waiters.front()?.avoid;
+        let snapshot = self.snapshot.load();
+        let permit = pick(&snapshot.ready, &mut line.rng, avoid)?;
+        let waiter = line.waiters.pop_front()?;
+        self.waiting.store(line.waiters.len(), SeqCst);
+        Some((waiter, permit))
+    }
+
+    fn leave(&self, ticket: u64) {
+        let mut line = self.lock();
+        if let Ok(index) = line.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
+            line.waiters.remove(index);
+            self.waiting.store(line.waiters.len(), SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the line; dropping it leaves the line.
+struct Place<'a> {
+    queue: &'a Queue,
+    ticket: u64,
+    called: oneshot::Receiver<Permit>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.queue.leave(self.ticket);
+    }
+}

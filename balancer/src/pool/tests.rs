@@ -1,0 +1,241 @@
+//! The pool with real sockets on loopback, and the queue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const UNWELL: &[u8] = b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n";
+
+/// A backend that answers every request; `well` decides how.
+async fn answering(listener: TcpListener, well: Arc<AtomicBool>) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { return };
+        let well = Arc::clone(&well);
+        tokio::spawn(async move {
+            let mut bytes = [0; 4096];
+            while stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {
+                let answer = if well.load(SeqCst) { OK } else { UNWELL };
+                if stream.write_all(answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn pool(health: HealthSettings, queue: QueueSettings, max_in_flight: Option<u32>) -> Pool {
+    Pool::new(PoolSettings { health, queue, max_in_flight })
+}
+
+fn quick() -> HealthSettings {
+    HealthSettings { interval: SECOND / 50, timeout: SECOND / 5, ..HealthSettings::default() }
+}
+
+fn spec(id: &str, address: SocketAddr, initial: Initial) -> BackendSpec {
+    BackendSpec { id: id.into(), address, dialer: Arc::new(Tcp), initial }
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(SECOND / 200).await;
+    }
+    panic!("not within two seconds: {what}");
+}
+
+fn take(pool: &Pool) -> Option<Permit> {
+    pool.take_now(&pool.snapshot(), &mut Rng::new(1), None)
+}
+
+#[tokio::test]
+async fn a_new_backend_is_ready_milliseconds_after_it_answers() {
+    let (listener, address) = listener().await;
+    drop(listener);
+    let pool = pool(HealthSettings::default(), QueueSettings::default(), None);
+    pool.insert(spec("a", address, Initial::Probing)).unwrap();
+    tokio::time::sleep(SECOND / 10).await;
+    assert!(take(&pool).is_none(), "nobody answered yet");
+    let listener = TcpListener::bind(address).await.unwrap();
+    let born = Instant::now();
+    tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
+    let answer = pool.wait_ready(&"a".into()).await.unwrap();
+    let delay = answer.at.saturating_duration_since(born);
+    assert!(delay < SECOND / 20, "{delay:?}");
+    assert!(answer.after >= SECOND / 10);
+    assert!(take(&pool).is_some());
+}
+
+#[tokio::test]
+async fn waiting_requests_are_released_in_order_when_a_backend_is_ready() {
+    let (listener, address) = listener().await;
+    let pool = pool(quick(), QueueSettings::default(), Some(1));
+    let (first, second) = (pool.clone(), pool.clone());
+    let first = tokio::spawn(async move { first.take_in_line(None).await });
+    eventually("the first waits", || pool.queued() == 1).await;
+    let second = tokio::spawn(async move { second.take_in_line(None).await });
+    eventually("both wait", || pool.queued() == 2).await;
+    tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
+    pool.insert(spec("a", address, Initial::Probing)).unwrap();
+    let permit = first.await.unwrap().unwrap();
+    assert_eq!(pool.queued(), 1);
+    assert!(!second.is_finished(), "the backend takes one at a time");
+    drop(permit);
+    second.await.unwrap().unwrap();
+    assert_eq!(pool.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn the_line_is_bounded_in_length_and_in_time() {
+    let queue = QueueSettings { max_requests: 1, timeout: SECOND / 20 };
+    let pool = pool(quick(), queue, None);
+    let waiting = pool.clone();
+    let waiting = tokio::spawn(async move { waiting.take_in_line(None).await.map(drop) });
+    eventually("one waits", || pool.queued() == 1).await;
+    assert_eq!(pool.take_in_line(None).await.map(drop), Err(Refused::QueueFull));
+    assert_eq!(waiting.await.unwrap(), Err(Refused::TimedOut));
+    assert_eq!(pool.queued(), 0);
+}
+
+#[tokio::test]
+async fn who_leaves_the_line_does_not_block_it() {
+    let pool = pool(quick(), QueueSettings::default(), Some(1));
+    let (gone, stays) = (pool.clone(), pool.clone());
+    let gone = tokio::spawn(async move { gone.take_in_line(None).await });
+    eventually("one waits", || pool.queued() == 1).await;
+    let stays = tokio::spawn(async move { stays.take_in_line(None).await });
+    eventually("two wait", || pool.queued() == 2).await;
+    gone.abort();
+    eventually("one has left", || pool.queued() == 1).await;
+    pool.insert(spec("a", "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap();
+    stays.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once() {
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let address = "127.0.0.1:1".parse().unwrap();
+    pool.insert(spec("a", address, Initial::Ready)).unwrap();
+    let again = pool.insert(spec("a", address, Initial::Ready)).map(drop);
+    assert_eq!(again, Err(Duplicate("a".into())));
+    pool.remove(&"a".into()).unwrap();
+    assert_eq!(pool.remove(&"a".into()), Err(Unknown("a".into())));
+    assert_eq!(pool.drain(&"a".into(), SECOND).await, Err(Unknown("a".into())));
+    assert_eq!(pool.wait_ready(&"a".into()).await, Err(Unknown("a".into())));
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_is_in_flight_and_lets_nothing_in() {
+    let pool = pool(quick(), QueueSettings::default(), None);
+    pool.insert(spec("a", "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap();
+    let permit = take(&pool).unwrap();
+    let old_view = pool.snapshot();
+    assert_eq!(pool.drain(&"a".into(), SECOND / 50).await, Ok(Drained::DeadlinePassed { in_flight: 1 }));
+    assert!(pool.take_now(&old_view, &mut Rng::new(1), None).is_none(), "not even with an old snapshot");
+    let (draining, handle) = (pool.clone(), BackendId::from("a"));
+    let draining = tokio::spawn(async move { draining.drain(&handle, 5 * SECOND).await });
+    tokio::task::yield_now().await;
+    assert!(!draining.is_finished());
+    drop(permit);
+    assert_eq!(draining.await.unwrap(), Ok(Drained::Empty));
+}
+
+#[tokio::test]
+async fn a_removed_backend_cuts_what_still_runs_and_ends_the_wait_for_it() {
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let backend = pool.insert(spec("a", "127.0.0.1:1".parse().unwrap(), Initial::Probing)).unwrap();
+    let waiting = pool.clone();
+    let waiting = tokio::spawn(async move { waiting.wait_ready(&"a".into()).await });
+    tokio::task::yield_now().await;
+    pool.remove(&"a".into()).unwrap();
+    assert!(backend.is_cut());
+    assert_eq!(backend.state(), State::Gone);
+    assert_eq!(waiting.await.unwrap(), Err(Unknown("a".into())));
+}
+
+#[tokio::test]
+async fn a_backend_that_turns_bad_is_ejected_and_let_in_again_when_it_is_well() {
+    let (listener, address) = listener().await;
+    let well = Arc::new(AtomicBool::new(true));
+    tokio::spawn(answering(listener, Arc::clone(&well)));
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let backend = pool.insert(spec("a", address, Initial::Probing)).unwrap();
+    eventually("ready", || backend.state() == State::Ready).await;
+    well.store(false, SeqCst);
+    eventually("ejected", || backend.state() == State::Ejected).await;
+    assert!(take(&pool).is_none());
+    well.store(true, SeqCst);
+    eventually("ready again", || backend.state() == State::Ready).await;
+}
+
+#[tokio::test]
+async fn failures_in_a_row_eject_and_an_answer_between_them_does_not() {
+    let pool = pool(HealthSettings::default(), QueueSettings::default(), None);
+    let backend = pool.insert(spec("a", "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap();
+    for _ in 0..4 {
+        pool.exchange_failed(&backend);
+    }
+    backend.note_answer();
+    for _ in 0..4 {
+        pool.exchange_failed(&backend);
+    }
+    assert_eq!(backend.state(), State::Ready);
+    pool.exchange_failed(&backend);
+    assert_eq!(backend.state(), State::Ejected);
+    assert_eq!(backend.failed(), 9);
+}
+
+/// Connects to where it was told to, not to the address of the backend.
+struct Detour(SocketAddr);
+
+impl Dial for Detour {
+    fn dial(&self, _address: SocketAddr) -> Dialing<'_> {
+        Box::pin(tokio::net::TcpStream::connect(self.0))
+    }
+}
+
+#[tokio::test]
+async fn a_backend_is_reached_by_its_own_dialer() {
+    let (listener, real) = listener().await;
+    tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let address = "203.0.113.1:80".parse().unwrap();
+    let dialer = Arc::new(Detour(real));
+    pool.insert(BackendSpec { id: "a".into(), address, dialer, initial: Initial::Probing }).unwrap();
+    tokio::time::timeout(SECOND, pool.wait_ready(&"a".into())).await.unwrap().unwrap();
+}
+
+/// Never gets anywhere, like a SYN to a VM that is not there.
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial(&self, _address: SocketAddr) -> Dialing<'_> {
+        Box::pin(std::future::pending::<io::Result<tokio::net::TcpStream>>())
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_swallows_connections_is_never_ready_and_is_removed_all_the_same() {
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let address = "203.0.113.1:80".parse().unwrap();
+    let spec = BackendSpec { id: "a".into(), address, dialer: Arc::new(Nowhere), initial: Initial::Probing };
+    let backend = pool.insert(spec).unwrap();
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(backend.state(), State::Probing);
+    pool.remove(&"a".into()).unwrap();
+}

@@ -1,0 +1,241 @@
+//! The way of one request: a place at a backend, a connection, an answer; and if that
+//! fails, what can be done about it.
+//!
+//!   take a place -> take or make a connection -> exchange -> stream the answer
+//!         ^                  |                      |
+//!         +-- never sent ----+---- idempotent ------+       otherwise: 502, 503, 504
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::{Body, Incoming};
+
+use super::body::{RequestBody, ResponseBody};
+use super::headers;
+use super::reply::{last_reply, reply};
+use super::upstream::{ConnectError, ExchangeError, Upstream};
+use crate::pool::{Backend, Permit, Refused, is_local};
+use crate::server::{Expired, Session, Worker};
+
+/// Backends that one request may try. Each connect failure ejects one, so this is only
+/// reached where backends fail and return all the time.
+const MAX_TRIES: u32 = 16;
+
+/// Answers a request: with a backend's answer, or with why there is none.
+pub(crate) async fn forward(
+    worker: Rc<Worker>,
+    session: Rc<Session>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    worker.budget.borrow_mut().earn();
+    let request = prepare(request, &session);
+    session.replay.borrow_mut().keep(&request);
+    let answer = Trip { worker: &worker, session: &session, avoid: None, fresh: false }.run(request).await;
+    session.replay.borrow_mut().forget();
+    answer
+}
+
+/// Turns a client's request into a backend's, in place.
+fn prepare(request: Request<Incoming>, session: &Rc<Session>) -> Request<RequestBody> {
+    let (mut parts, body) = request.into_parts();
+    if parts.uri.scheme().is_some() {
+        to_origin_form(&mut parts);
+    }
+    headers::to_backend(&mut parts.headers, &session.forwarded_for);
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let body = match body.is_end_stream() {
+        true => RequestBody::Empty,
+        false => RequestBody::Client(body, Rc::clone(session)),
+    };
+    Request::from_parts(parts, body)
+}
+
+/// The host of an absolute target replaces Host (RFC 9112 3.2.2).
+fn to_origin_form(parts: &mut http::request::Parts) {
+    let authority = parts.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    if let Some(host) = authority {
+        parts.headers.insert(header::HOST, host);
+    }
+    let path = parts.uri.path_and_query().cloned();
+    parts.uri = path.map(Uri::from).unwrap_or_default();
+}
+
+/// What to do after a try that failed.
+enum Next {
+    Again(Request<RequestBody>),
+    Answer(Response<ResponseBody>),
+}
+
+/// One request on its way, over one backend or several.
+struct Trip<'a> {
+    worker: &'a Rc<Worker>,
+    session: &'a Session,
+    /// The backend that failed last.
+    avoid: Option<u64>,
+    /// Whether only a new connection will do.
+    fresh: bool,
+}
+
+impl Trip<'_> {
+    async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
+        for _ in 0..MAX_TRIES {
+            let permit = match self.place().await {
+                Ok(permit) => permit,
+                Err(refused) => return self.refused(refused),
+            };
+            let mut upstream = match self.connection(&permit).await {
+                Ok(upstream) => upstream,
+                Err(error) => match self.connect_failed(&permit, &error, request) {
+                    Next::Again(same) => {
+                        request = same;
+                        continue;
+                    }
+                    Next::Answer(answer) => return answer,
+                },
+            };
+            permit.count_request();
+            match upstream.exchange(request, self.session, permit.backend()).await {
+                Ok(answer) => return self.answered(answer, upstream, permit),
+                Err(error) => match self.exchange_failed(error, &upstream, permit.backend()) {
+                    Next::Again(again) => request = again,
+                    Next::Answer(answer) => return answer,
+                },
+            }
+        }
+        reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
+    }
+
+    /// A place at a backend: at once if there is one, else in line.
+    async fn place(&self) -> Result<Permit, Refused> {
+        let taken = {
+            let mut cache = self.worker.snapshot.borrow_mut();
+            self.worker.pool.take_now(cache.load(), &mut self.worker.rng.borrow_mut(), self.avoid)
+        };
+        match taken {
+            Some(permit) => Ok(permit),
+            None => {
+                self.worker.counters.queued.bump();
+                self.worker.pool.take_in_line(self.avoid).await
+            }
+        }
+    }
+
+    async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
+        let backend = permit.backend();
+        if !self.fresh {
+            if let Some(upstream) = self.worker.idle.borrow_mut().take(backend.serial()) {
+                return Ok(upstream);
+            }
+        }
+        self.worker.counters.connects.bump();
+        Upstream::connect(backend, self.worker.settings.timeouts.connect).await
+    }
+
+    fn answered(
+        &self,
+        answer: Response<Incoming>,
+        upstream: Upstream,
+        permit: Permit,
+    ) -> Response<ResponseBody> {
+        permit.backend().note_answer();
+        if answer.status().is_informational() {
+            // Only 101 gets here, and nobody asked for it.
+            return last_reply(StatusCode::BAD_GATEWAY, "the backend switched protocols unasked\n");
+        }
+        let (mut parts, body) = answer.into_parts();
+        headers::to_client(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let body = ResponseBody::backend(body, upstream, permit, Rc::clone(self.worker));
+        Response::from_parts(parts, body)
+    }
+
+    fn refused(&self, refused: Refused) -> Response<ResponseBody> {
+        let counters = &self.worker.counters;
+        let (counter, text) = match refused {
+            Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
+            Refused::TimedOut => (&counters.queue_timeout, "no backend became free in time\n"),
+            Refused::Closing => (&counters.queue_timeout, "shutting down\n"),
+        };
+        counter.bump();
+        reply(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+
+    fn connect_failed(
+        &mut self,
+        permit: &Permit,
+        error: &ConnectError,
+        request: Request<RequestBody>,
+    ) -> Next {
+        self.worker.counters.connect_failures.bump();
+        let backend = permit.backend();
+        tracing::debug!(backend = %backend.id(), %error, "connect failed");
+        if matches!(error, ConnectError::Io(error) if is_local(error)) {
+            tracing::warn!(%error, "this host cannot make connections for now");
+            return Next::Answer(reply(StatusCode::SERVICE_UNAVAILABLE, "out of connections\n"));
+        }
+        self.worker.pool.exchange_failed(backend);
+        self.worker.pool.eject(backend, "connect failed");
+        self.avoid = Some(backend.serial());
+        self.worker.counters.retries.bump();
+        Next::Again(request)
+    }
+
+    fn exchange_failed(&mut self, error: ExchangeError, upstream: &Upstream, backend: &Arc<Backend>) -> Next {
+        let worker = self.worker;
+        let stale = upstream.reused();
+        match error {
+            ExchangeError::NotSent(request) => {
+                worker.counters.retries.bump();
+                self.leave(backend, stale);
+                Next::Again(*request)
+            }
+            _ if self.session.body_failed() => {
+                Next::Answer(last_reply(StatusCode::BAD_REQUEST, "the body of the request is malformed\n"))
+            }
+            ExchangeError::Expired(Expired::Client) => Next::Answer(last_reply(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body of the request did not come\n",
+            )),
+            ExchangeError::Expired(Expired::Backend) => {
+                worker.pool.exchange_failed(backend);
+                Next::Answer(last_reply(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time\n"))
+            }
+            ExchangeError::Broken(error) => {
+                tracing::debug!(backend = %backend.id(), %error, stale, "exchange failed");
+                self.again_or_502(backend, stale)
+            }
+            ExchangeError::Cut => self.again_or_502(backend, false),
+        }
+    }
+
+    /// Sent, and no answer: again if that is safe and within the budget. A connection that
+    /// was closed while idle says nothing about its backend, and costs no budget.
+    fn again_or_502(&mut self, backend: &Arc<Backend>, stale: bool) -> Next {
+        let bad = || last_reply(StatusCode::BAD_GATEWAY, "the backend broke off without an answer\n");
+        let copy = self.session.replay.borrow().request();
+        let first_stale = stale && !self.fresh;
+        self.leave(backend, stale);
+        let Some(request) = copy else { return Next::Answer(bad()) };
+        if !first_stale && !self.worker.budget.borrow_mut().spend(Instant::now()) {
+            self.worker.counters.retries_denied.bump();
+            return Next::Answer(bad());
+        }
+        self.worker.counters.retries.bump();
+        Next::Again(request)
+    }
+
+    /// The next try goes over a new connection, and to another backend if this one failed.
+    fn leave(&mut self, backend: &Arc<Backend>, stale: bool) {
+        self.fresh = true;
+        if stale {
+            self.worker.idle.borrow_mut().forget(backend.serial());
+        } else {
+            self.worker.pool.exchange_failed(backend);
+            self.avoid = Some(backend.serial());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a proxy must change in heads: fields that belong to one connection go
+//! (RFC 9110 7.6.1), and the backend is told who asked.
+//!
+//! Header maps are changed in place; nothing is copied.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Makes a client's header fields fit for a backend.
+///
+/// What the client says about itself (X-Forwarded-*, Forwarded) is replaced, because
+/// any client can say anything. `Expect` goes too: we answer it ourselves, when the
+/// backend begins to take the body.
+pub(crate) fn to_backend(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
+    let wants_trailers = headers.get(TE).is_some_and(mentions_trailers);
+    strip_hop_by_hop(headers);
+    for name in [EXPECT, PROXY_AUTHORIZATION, HTTP2_SETTINGS, FORWARDED, X_FORWARDED_HOST] {
+        if headers.contains_key(&name) {
+            headers.remove(&name);
+        }
+    }
+    if wants_trailers {
+        headers.insert(TE, TRAILERS);
+    }
+    headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
+    headers.insert(X_FORWARDED_PROTO, HTTP);
+}
+
+/// Makes a backend's header fields fit for a client.
+pub(crate) fn to_client(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    if headers.contains_key(PROXY_AUTHENTICATE) {
+        headers.remove(PROXY_AUTHENTICATE);
+    }
+}
+
+/// Removes what belongs to one connection. Transfer-Encoding stays: it is `chunked` on
+/// both sides or absent, and hyper frames the message by it.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_named(headers);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE] {
+        if headers.contains_key(&name) {
+            headers.remove(&name);
+        }
+    }
+}
+
+/// Removes `Connection` and the fields it names, except those that the message itself
+/// needs: a client must not be able to take them away from the backend.
+fn strip_named(headers: &mut HeaderMap) {
+    let values: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    headers.remove(CONNECTION);
+    for token in values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+        let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) else { continue };
+        if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
+fn mentions_trailers(value: &HeaderValue) -> bool {
+    let names = value.as_bytes().split(|byte| *byte == b',');
+    names.into_iter().any(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(pair).collect()
+    }
+
+    fn sent(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = map(fields);
+        to_backend(&mut headers, &HeaderValue::from_static("10.0.0.9"));
+        headers
+    }
+
+    #[test]
+    fn fields_of_one_connection_are_not_forwarded() {
+        let headers = sent(&[
+            ("host", "a"),
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eA=="),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAA"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ]);
+        let names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert!(
+            ["host", "accept", "x-forwarded-for", "x-forwarded-proto"]
+                .iter()
+                .all(|name| names.contains(name))
+        );
+    }
+
+    #[test]
+    fn a_client_cannot_name_away_what_frames_its_message() {
+        let headers = sent(&[
+            ("host", "a"),
+            ("connection", "host, content-length, transfer-encoding, x-forwarded-for"),
+            ("content-length", "3"),
+        ]);
+        assert_eq!(headers["host"], "a");
+        assert_eq!(headers["content-length"], "3");
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+    }
+
+    #[test]
+    fn what_a_client_says_about_itself_is_replaced() {
+        let headers = sent(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1.1.1.1"),
+        ]);
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn the_wish_for_trailers_is_passed_on() {
+        assert_eq!(sent(&[("te", "deflate, Trailers"), ("connection", "te")])["te"], "trailers");
+        assert!(!sent(&[("te", "deflate")]).contains_key("te"));
+    }
+
+    #[test]
+    fn answers_lose_the_fields_of_one_connection_and_keep_the_rest() {
+        let mut headers = map(&[
+            ("connection", "close"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "checksum"),
+            ("set-cookie", "a=1"),
+        ]);
+        to_client(&mut headers);
+        assert_eq!(headers.len(), 3);
+        assert!(headers.contains_key("trailer") && headers.contains_key("transfer-encoding"));
+    }
+}

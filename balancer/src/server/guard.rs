@@ -1,0 +1,119 @@
+//! The socket of a client, with the framing scanner in front of hyper.
+//!
+//! When the scanner refuses a byte, that byte is handed to hyper as NUL, which no part
+//! of a request may contain: hyper answers 400 after whatever it still owes, and closes.
+//! Bytes after it are never seen by anybody.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::framing::Scanner;
+use super::session::Session;
+
+/// Bytes that are read and thrown away at the end, so that the last answer is not lost
+/// to a reset (a close with unread bytes sends one).
+const MAX_LINGER: usize = 256 * 1024;
+
+/// A client's socket.
+pub(crate) struct Guarded {
+    stream: TcpStream,
+    scanner: Scanner,
+    session: Rc<Session>,
+    refused: bool,
+    lingered: usize,
+}
+
+impl Guarded {
+    pub(crate) fn new(stream: TcpStream, session: Rc<Session>) -> Self {
+        Self { stream, scanner: Scanner::default(), session, refused: false, lingered: 0 }
+    }
+
+    /// Writes a last answer past hyper, as far as the socket takes it.
+    pub(crate) fn last_words(&self, answer: &[u8]) {
+        // The client may be gone; there is nobody else to tell.
+        let _ = self.stream.try_write(answer);
+    }
+
+    fn screen(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
+        let verdict = self.scanner.scan(&buf.filled()[from..]);
+        if let Err((at, why)) = verdict {
+            tracing::debug!(%why, "refused the bytes of a client");
+            self.refused = true;
+            buf.filled_mut()[from + at] = 0;
+            buf.set_filled(from + at + 1);
+        }
+        self.session.bytes_read(self.scanner.in_head());
+    }
+}
+
+impl AsyncRead for Guarded {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.refused {
+            return Poll::Ready(Ok(()));
+        }
+        let from = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > from {
+            self.screen(buf, from);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    #[inline]
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.session.write_blocked(written.is_pending());
+        written
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.session.write_blocked(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A TCP socket has nothing to flush.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        if self.scanner.between_messages() && !self.refused {
+            return Poll::Ready(Ok(()));
+        }
+        self.session.lingers();
+        let mut waste = [0; 4096];
+        while self.lingered < MAX_LINGER {
+            let mut buf = ReadBuf::new(&mut waste);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+            self.lingered += buf.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}

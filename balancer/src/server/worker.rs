@@ -1,0 +1,209 @@
+//! A worker: one thread with a runtime of its own, its own listening sockets, its own
+//! connections to backends.
+//!
+//! Why not one runtime over all threads: a request then moves between threads, its
+//! wake-ups go through shared queues, and every piece of state needs locks. Here a
+//! request is served start to end by the thread that accepted its connection; what
+//! threads share are the backends' counts and the pool's snapshot. The kernel spreads
+//! connections over the workers' sockets (SO_REUSEPORT).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use hyper::server::conn::http1;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, watch};
+
+use super::connection;
+use super::session::Timeouts;
+use crate::load::WorkerCounters;
+use crate::pool::{Pool, Rng, Snapshot};
+use crate::proxy::{IdleConnections, RetryBudget};
+
+/// How often idle connections to backends are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The wait after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Settings of the data plane.
+#[derive(Debug, Clone, Default)]
+pub struct DataPlaneSettings {
+    /// Limits on time.
+    pub timeouts: Timeouts,
+}
+
+/// What a worker is started with.
+pub(crate) struct WorkerSeed {
+    pub(crate) index: usize,
+    pub(crate) workers: usize,
+    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) pool: Pool,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) settings: DataPlaneSettings,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// The state of one worker; it never leaves its thread.
+pub(crate) struct Worker {
+    pub(crate) pool: Pool,
+    pub(crate) snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    pub(crate) idle: RefCell<IdleConnections>,
+    pub(crate) rng: RefCell<Rng>,
+    pub(crate) budget: RefCell<RetryBudget>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) settings: DataPlaneSettings,
+    pub(crate) http: http1::Builder,
+    pub(crate) stopping: Cell<bool>,
+    pub(crate) stop: Notify,
+    open: Cell<usize>,
+    emptied: Notify,
+}
+
+impl Worker {
+    fn new(seed: &WorkerSeed) -> Self {
+        Self {
+            pool: seed.pool.clone(),
+            snapshot: RefCell::new(Cache::new(seed.pool.shared_snapshot())),
+            idle: RefCell::new(IdleConnections::new(seed.settings.timeouts.idle)),
+            rng: RefCell::new(Rng::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed.index as u64 + 1))),
+            budget: RefCell::new(RetryBudget::share_of(seed.workers, Instant::now())),
+            counters: Arc::clone(&seed.counters),
+            settings: seed.settings.clone(),
+            http: connection::builder(),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+            open: Cell::new(0),
+            emptied: Notify::new(),
+        }
+    }
+
+    fn begin_stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify_waiters();
+    }
+
+    async fn all_closed(&self) {
+        while self.open.get() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        worker.counters.accepted.bump();
+        worker.counters.open.bump();
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.counters.open.drop_one();
+        if self.0.open.get() == 0 {
+            self.0.emptied.notify_one();
+        }
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkerEnd {
+    /// Connections that were still busy at the deadline, and were cut.
+    pub(crate) cut: usize,
+}
+
+/// Runs a worker on this thread until it was told to stop and has drained.
+pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let end = runtime.block_on(serve(seed));
+    // What is still open is cut here, with the runtime.
+    drop(runtime);
+    end
+}
+
+async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
+    let worker = Rc::new(Worker::new(&seed));
+    let mut accepting = Vec::new();
+    for listener in std::mem::take(&mut seed.listeners) {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), seed.stop.clone())));
+    }
+    let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    // A sender that is gone means the same as a stop.
+    let _ = seed.stop.wait_for(|stop| *stop).await;
+    for task in accepting {
+        // An accept loop ends by itself now; it cannot fail.
+        let _ = task.await;
+    }
+    worker.begin_stop();
+    let drained = tokio::time::timeout(seed.settings.timeouts.drain, worker.all_closed()).await;
+    sweeping.abort();
+    Ok(WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } })
+}
+
+/// Accepts until the stop, then takes what the kernel has already accepted for us.
+async fn accept(listener: tokio::net::TcpListener, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+    let start = |stream| {
+        let open = Open::new(&worker);
+        let worker = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            connection::serve(stream, worker).await;
+            drop(open);
+        });
+    };
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _peer)) => start(stream),
+                Err(error) => accept_failed(&error).await,
+            },
+        }
+    }
+    while let Some(Ok((stream, _peer))) = now_or_never(listener.accept()).await {
+        start(stream);
+    }
+}
+
+async fn accept_failed(error: &std::io::Error) {
+    if crate::pool::is_local(error) {
+        tracing::warn!(%error, "cannot accept connections for now");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    } else {
+        // The client was faster in going than we in coming.
+        tracing::debug!(%error, "a connection went away before it was accepted");
+    }
+}
+
+async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Closes idle connections to backends that are gone, or have been idle too long.
+async fn sweep(worker: Rc<Worker>) {
+    let mut changes = worker.pool.changes();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP) => {}
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let snapshot = worker.pool.snapshot();
+        worker.idle.borrow_mut().sweep(&snapshot, Instant::now());
+    }
+}
