@@ -1,0 +1,3 @@
+//! The sub-commands of `flurry`.
+
+pub mod replay;
