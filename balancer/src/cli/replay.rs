@@ -25,7 +25,10 @@ const INTERRUPTED: u8 = 130;
 /// The window of the trace is squeezed into --duration and scaled so that its
 /// busiest second has --peak requests. Requests go out when they are due,
 /// whatever became of earlier ones; latency counts from then.
+///
+/// An option given twice counts as given last.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct ReplayArgs {
     /// Where the tier listens.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
@@ -181,6 +184,12 @@ mod tests {
             let complaint = parse(&args).unwrap_err();
             assert!(complaint.contains(why), "{args:?}: {complaint}");
         }
+    }
+
+    #[test]
+    fn an_option_given_twice_counts_as_given_last() {
+        let options = parse(&["--duration", "10s", "--peak", "20", "--duration", "30s"]).unwrap();
+        assert_eq!((options.duration.as_secs(), options.peak), (30, 20.0));
     }
 
     #[test]
