@@ -21,6 +21,6 @@ enum Command {
 
 fn main() -> ExitCode {
     match Flurry::parse().command {
-        Command::Replay(args) => cli::replay::main(args),
+        Command::Replay(args) => cli::replay::main(&args),
     }
 }

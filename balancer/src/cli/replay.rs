@@ -8,15 +8,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::{FAILED, WRONG_INPUT};
 use crate::replay::client::Target;
 use crate::replay::schedule::Arrivals;
 use crate::replay::trace::TraceTime;
 use crate::replay::{Options, ReplayError, run};
 
-/// The world was not as needed, or requests failed under `--fail-on-error`.
-const FAILED: u8 = 1;
-/// The user's input is wrong.
-const WRONG_INPUT: u8 = 2;
 /// The user ended the replay early (128 + SIGINT, as shells do).
 const INTERRUPTED: u8 = 130;
 
@@ -83,32 +80,31 @@ enum ArrivalsArg {
 }
 
 impl ReplayArgs {
-    fn options(self) -> Options {
+    fn options(&self) -> Options {
         let arrivals = match self.arrivals {
             ArrivalsArg::Poisson => Arrivals::Poisson,
             ArrivalsArg::Even => Arrivals::Even,
         };
         Options {
-            url: self.url,
-            admin: self.admin,
-            trace: self.trace,
+            url: self.url.clone(),
+            admin: self.admin.clone(),
+            trace: self.trace.clone(),
             from: self.from,
             to: self.to,
             duration: self.duration,
             peak: self.peak,
             arrivals,
             seed: self.seed,
-            path: self.path,
+            path: self.path.clone(),
             items: self.items,
             settle: self.settle,
-            out: self.out,
+            out: self.out.clone(),
         }
     }
 }
 
-/// Runs the sub-command on a thread of its own and says how it went.
-pub fn main(args: ReplayArgs) -> ExitCode {
-    let strict = args.fail_on_error;
+/// Runs the sub-command and says how it went: 1 if requests failed under `--fail-on-error`.
+pub fn main(args: &ReplayArgs) -> ExitCode {
     let options = args.options();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let replayed = match runtime {
@@ -120,7 +116,7 @@ pub fn main(args: ReplayArgs) -> ExitCode {
     };
     match replayed {
         Ok(summary) if summary.interrupted => ExitCode::from(INTERRUPTED),
-        Ok(summary) if strict && summary.failed > 0 => ExitCode::from(FAILED),
+        Ok(summary) if args.fail_on_error && summary.failed > 0 => ExitCode::from(FAILED),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flurry replay: {error}");

@@ -15,7 +15,7 @@ const LATENCY_WINDOW: usize = 10;
 /// A plain line (no terminal) every so many ticks of a second.
 const PLAIN_EVERY: u32 = 2;
 /// Fork times shown.
-const FORKS_SHOWN: usize = 8;
+const FORKS_SHOWN: usize = 6;
 /// Widths between which the view adapts, characters.
 const MIN_WIDTH: usize = 40;
 const MAX_WIDTH: usize = 110;
