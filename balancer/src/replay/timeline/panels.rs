@@ -1,6 +1,7 @@
 //! The panels of the picture, each from what was recorded to one group.
 
 use super::super::player::Played;
+use super::super::recorder::Second;
 use super::super::summary::Summary;
 use super::super::view::duration;
 use super::super::watch::{Birth, Mark};
@@ -28,9 +29,9 @@ struct Bin {
 }
 
 fn bins(played: &Played) -> Vec<Bin> {
-    let seconds = &played.recorder.seconds;
+    let seconds = whole_seconds(played);
     let per_bin = seconds.len().div_ceil(MAX_POINTS).max(1);
-    let bin = |(k, chunk): (usize, &[super::super::recorder::Second])| {
+    let bin = |(k, chunk): (usize, &[Second])| {
         let (from, width) = (k * per_bin, chunk.len() as f64);
         let latencies = played.recorder.latencies_between(from, from + chunk.len());
         Bin {
@@ -44,6 +45,15 @@ fn bins(played: &Played) -> Vec<Bin> {
         }
     };
     seconds.chunks(per_bin).enumerate().map(bin).collect()
+}
+
+/// Without a last second that was cut short: its rate would look like a fall.
+/// One with a failure stays, for no failure may go unseen.
+fn whole_seconds(played: &Played) -> &[Second] {
+    let seconds = &played.recorder.seconds;
+    let whole = usize::try_from(played.elapsed.as_secs()).unwrap_or(usize::MAX).min(seconds.len());
+    let (kept, cut) = seconds.split_at(whole);
+    if kept.is_empty() || cut.iter().any(|second| second.failed > 0) { seconds } else { kept }
 }
 
 /// Offered and served requests per second; failures as bars from the bottom.
@@ -262,10 +272,20 @@ mod tests {
         let total: f64 = bins(&played).iter().map(|bin| bin.offered * bin.width).sum();
         assert_eq!(total, played.recorder.offered as f64);
         played.recorder.seconds.resize_with(10_000, Default::default);
+        played.elapsed = std::time::Duration::from_secs(10_000);
         let bins = bins(&played);
         assert!(bins.len() <= MAX_POINTS, "{}", bins.len());
         let total_of_fewer: f64 = bins.iter().map(|bin| bin.offered * bin.width).sum();
         assert!((total - total_of_fewer).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_second_cut_short_is_left_out_unless_something_failed_in_it() {
+        let mut played = example::played(40);
+        played.elapsed = std::time::Duration::from_millis(39_300);
+        assert_eq!(bins(&played).len(), 39);
+        played.recorder.seconds[39].failed = 1;
+        assert_eq!(bins(&played).len(), played.recorder.seconds.len());
     }
 
     #[test]
