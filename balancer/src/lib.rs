@@ -7,4 +7,5 @@ pub mod front;
 pub mod load;
 pub mod pool;
 mod proxy;
+pub mod replay;
 pub mod server;
