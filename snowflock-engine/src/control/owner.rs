@@ -21,7 +21,7 @@ use super::lifecycle::LifeState;
 use super::memory_server::MemoryServer;
 use super::registry::{Registry, held};
 use super::ticket::{Refusal, Room, TicketAnswer, TicketId};
-use super::view::{ForkTimes, View, VmView};
+use super::view::{ForkTimes, PauseTimes, View, VmView};
 use super::{Created, EngineError, EngineSpec};
 use crate::agent::Agent;
 use crate::hypervisor::{MemoryAccess, Shell, Vm};
@@ -123,6 +123,7 @@ pub(super) struct Owner {
     last_checkpoint: u32,
     wanted: BTreeMap<CloneId, Wanted>,
     creations: Vec<Creation>,
+    pauses: Vec<PauseTimes>,
     forks: Vec<ForkTimes>,
     /// Pages that the first clone touched until it was ready, in order.
     working_set: Option<Vec<PageIndex>>,
@@ -159,6 +160,7 @@ impl Owner {
             last_checkpoint: 0,
             wanted: BTreeMap::new(),
             creations: Vec::new(),
+            pauses: Vec::new(),
             forks: Vec::new(),
             working_set: None,
             number: 0,
@@ -309,6 +311,9 @@ impl Owner {
         self.bring_back(vm);
         let answer = result.map(|checkpoint| {
             let id = checkpoint.id;
+            if self.pauses.len() < FORKS_KEPT {
+                self.pauses.push(checkpoint.pause);
+            }
             self.checkpoints.insert(id, Arc::new(checkpoint));
             id
         });
@@ -610,6 +615,7 @@ impl Owner {
             parent,
             clones: clones.map(|(_, record)| record.view.clone()).collect(),
             checkpoints: self.checkpoints.values().map(|c| c.to_view()).collect(),
+            pauses: self.pauses.clone(),
             forks: self.forks.clone(),
             memserver: self.memserver.clone(),
         };
