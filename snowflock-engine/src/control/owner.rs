@@ -128,6 +128,7 @@ pub(super) struct Owner {
     /// Pages that the first clone touched until it was ready, in order.
     working_set: Option<Vec<PageIndex>>,
     number: u64,
+    answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Workers under way; each ends with one event.
     workers: usize,
 }
@@ -164,6 +165,7 @@ impl Owner {
             forks: Vec::new(),
             working_set: None,
             number: 0,
+            answers: Vec::new(),
             workers: 0,
         }
     }
@@ -185,8 +187,7 @@ impl Owner {
             };
             match event {
                 Some(Event::Command(Command::ShutDown(reply))) => {
-                    let done = self.shut_down(ledger);
-                    let _ = reply.send(done);
+                    let _ = reply.send(self.shut_down(ledger));
                     return;
                 }
                 Some(event) => self.apply(event),
@@ -195,7 +196,13 @@ impl Owner {
             self.start_shells();
             self.end_old_checkpoints();
             self.publish();
+            self.answers.drain(..).for_each(|send| send());
         }
+    }
+
+    /// Sends an answer after the view that shows what it says.
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {
+        self.answers.push(Box::new(move || drop(reply.send(value))));
     }
 
     fn apply(&mut self, event: Event) {
@@ -218,7 +225,7 @@ impl Owner {
             Command::Boot(reply) => self.boot(reply),
             Command::RequestTicket(wanted, reply) => {
                 let answer = self.request_ticket(wanted);
-                let _ = reply.send(answer);
+                self.answer(reply, answer);
             }
             Command::Checkpoint(of, reply) => self.checkpoint(of, reply),
             Command::CreateClones(ticket, checkpoint, reply) => self.create_clones(ticket, checkpoint, reply),
@@ -227,7 +234,7 @@ impl Owner {
             Command::Exit(id, reply) => self.exit(id, reply),
             Command::Kill(ticket, reply) => {
                 let clones = self.kill(ticket);
-                let _ = reply.send(clones);
+                self.answer(reply, clones);
             }
             Command::ShutDown(_) => {}
         }
@@ -235,7 +242,7 @@ impl Owner {
 
     fn boot(&mut self, reply: Reply<Fallible<()>>) {
         if self.vms.contains_key(&CloneId::PARENT) {
-            let _ = reply.send(Err(EngineError::BootedAlready));
+            self.answer(reply, Err(EngineError::BootedAlready));
             return;
         }
         self.add_record(CloneId::PARENT, None, None);
@@ -249,11 +256,11 @@ impl Owner {
             Ok(workers::Parent { vm, agent, memserver }) => {
                 self.memserver = Some(memserver);
                 self.settle(vm, agent);
-                let _ = reply.send(Ok(()));
+                self.answer(reply, Ok(()));
             }
             Err(error) => {
                 self.vms.remove(&CloneId::PARENT);
-                let _ = reply.send(Err(error));
+                self.answer(reply, Err(error));
             }
         }
     }
@@ -289,7 +296,7 @@ impl Owner {
         };
         let record = self.vms.get_mut(&of).filter(|r| r.view.state.has_identity() && !r.doomed);
         let (Some(mut vm), Some(keeper)) = (record.and_then(|r| r.vm.take()), keeper) else {
-            let _ = reply.send(Err(EngineError::NotForkable(of)));
+            self.answer(reply, Err(EngineError::NotForkable(of)));
             return;
         };
         self.last_checkpoint += 1;
@@ -317,17 +324,17 @@ impl Owner {
             self.checkpoints.insert(id, Arc::new(checkpoint));
             id
         });
-        let _ = reply.send(answer);
+        self.answer(reply, answer);
     }
 
     fn create_clones(&mut self, ticket: TicketId, from: CheckpointId, reply: Reply<Fallible<Created>>) {
         let began = Instant::now();
         let Some(checkpoint) = self.checkpoints.get(&from).map(Arc::clone) else {
-            let _ = reply.send(Err(EngineError::NoCheckpoint(from)));
+            self.answer(reply, Err(EngineError::NoCheckpoint(from)));
             return;
         };
         let Some(clones) = self.registry.redeem(ticket) else {
-            let _ = reply.send(Err(EngineError::NoTicket(ticket)));
+            self.answer(reply, Err(EngineError::NoTicket(ticket)));
             return;
         };
         let litter = Litter { clones: clones.len() as u32, began, identity_limit: self.identity_limit };
@@ -397,7 +404,7 @@ impl Owner {
         }
         if creation.open.is_empty() {
             let Creation { outcome, reply, .. } = self.creations.swap_remove(at);
-            let _ = reply.send(Ok(outcome));
+            self.answer(reply, Ok(outcome));
         }
     }
 
@@ -420,7 +427,7 @@ impl Owner {
         match self.vms.get_mut(&id) {
             Some(record) if record.view.state.is_alive() => record.waiting_for_end.push(reply),
             _ => {
-                let _ = reply.send(());
+                self.answer(reply, ());
                 return;
             }
         }
@@ -473,8 +480,8 @@ impl Owner {
         let Some(record) = self.vms.get_mut(&id) else { return };
         record._agent = None;
         record.view.memory = None;
-        for reply in record.waiting_for_end.drain(..) {
-            let _ = reply.send(());
+        for reply in std::mem::take(&mut record.waiting_for_end) {
+            self.answer(reply, ());
         }
         let dead = self.vms.iter().filter(|(_, r)| !r.view.state.is_alive()).map(|(id, _)| *id);
         let dead: Vec<_> = dead.collect();
