@@ -13,6 +13,8 @@ pub mod sys;
 #[cfg(feature = "host")]
 pub mod agent;
 #[cfg(feature = "host")]
+pub mod descriptor;
+#[cfg(feature = "host")]
 pub mod hypervisor;
 #[cfg(feature = "host")]
 pub mod memory;
