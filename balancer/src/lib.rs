@@ -9,3 +9,4 @@ pub mod pool;
 mod proxy;
 pub mod replay;
 pub mod server;
+pub mod tier;

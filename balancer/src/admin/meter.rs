@@ -4,8 +4,9 @@
 //! request knows of Prometheus. A backend's series end when it leaves the pool.
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
+use super::families::{Series, counter, family, gauge};
 use crate::load::{DURATION_BOUNDS, Load, WorkerCounters};
 use crate::pool::{Pool, State};
 
@@ -15,9 +16,6 @@ pub struct Meter {
     load: Load,
     desc: Option<Desc>,
 }
-
-/// One series: label values by name, and the value.
-type Series<'a> = (Vec<(&'a str, &'a str)>, f64);
 
 impl Meter {
     /// A meter over one pool and its workers.
@@ -147,48 +145,4 @@ impl Collector for Meter {
         let all = [self.requests(), self.gauges(), self.backends()];
         all.into_iter().flatten().filter(|family| !family.get_metric().is_empty()).collect()
     }
-}
-
-fn counter(name: &str, help: &str, series: Vec<Series<'_>>) -> MetricFamily {
-    let set = |metric: &mut Metric, value| {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    };
-    family(name, help, MetricType::COUNTER, metrics(series, set))
-}
-
-fn gauge(name: &str, help: &str, series: Vec<Series<'_>>) -> MetricFamily {
-    let set = |metric: &mut Metric, value| {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    };
-    family(name, help, MetricType::GAUGE, metrics(series, set))
-}
-
-fn metrics(series: Vec<Series<'_>>, set: impl Fn(&mut Metric, f64)) -> Vec<Metric> {
-    let metric = |(labels, value): Series<'_>| {
-        let mut metric = Metric::default();
-        metric.set_label(labels.into_iter().map(label).collect());
-        set(&mut metric, value);
-        metric
-    };
-    series.into_iter().map(metric).collect()
-}
-
-fn label((name, value): (&str, &str)) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
 }

@@ -1,6 +1,7 @@
 //! The admin listener: what Flurry tells about itself. Read only.
 
 mod client;
+pub(crate) mod families;
 mod meter;
 mod routes;
 pub mod status;

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{FAILED, WRONG_INPUT, start_logging};
 use crate::config::Config;
 use crate::front::{Front, FrontError};
+use crate::tier::{Tier, TierError};
 
 /// Run a tier; SIGTERM or Ctrl-C drains it and cleans up.
 #[derive(Debug, Args)]
@@ -25,8 +26,8 @@ enum UpError {
     Front(#[from] FrontError),
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
-    #[error("vm: this build of flurry has no VM engine (give `backends` instead)")]
-    NoEngine,
+    #[error(transparent)]
+    Tier(#[from] TierError),
 }
 
 /// Runs the sub-command.
@@ -59,14 +60,20 @@ async fn up(config: &Config) -> Result<(), UpError> {
     let mut signals = Signals::new()?;
     let front = Front::open(config).await?;
     tracing::info!(listen = ?front.listen(), admin = %front.admin(), "tier `{}` is up", config.name);
-    match &config.vm {
-        None => signals.stop_asked_for().await,
-        // The VM tier goes here: it is given `front.handles()` and runs until the same signal.
-        Some(_) => {
+    let tier = match start_tier(config, &front, &mut signals).await {
+        Ok(tier) => tier,
+        Err(error) => {
             front.close().await;
-            return Err(UpError::NoEngine);
+            return Err(error);
         }
-    }
+    };
+    let ran = match &tier {
+        None => {
+            signals.stop_asked_for().await;
+            Ok(())
+        }
+        Some(tier) => tier.run_until(signals.stop_asked_for()).await,
+    };
     tracing::info!("stopping: requests may go on for {:?}; a second signal cuts them", config.timeouts.drain);
     tokio::select! {
         stopped = front.close() => match stopped.cut {
@@ -75,7 +82,17 @@ async fn up(config: &Config) -> Result<(), UpError> {
         },
         () = signals.stop_asked_for() => tracing::warn!("stopped at once by a second signal"),
     }
-    Ok(())
+    if let Some(tier) = tier {
+        tier.stop().await?;
+    }
+    Ok(ran?)
+}
+
+/// The tier of VMs, if one is configured. A signal ends its start, too.
+async fn start_tier(config: &Config, front: &Front, signals: &mut Signals) -> Result<Option<Tier>, UpError> {
+    let Some(vm) = &config.vm else { return Ok(None) };
+    let (stop, handles) = (signals.stop_asked_for(), front.handles());
+    Ok(Some(Tier::start(&config.name, vm.clone(), &config.health.path, handles, stop).await?))
 }
 
 /// SIGTERM and SIGINT.

@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct MemoryServer {
     view: Option<FrozenView>,
     inner: Mutex<Inner>,
     replaced: AtomicU64,
+    /// No successor any more: the engine ends.
+    closing: AtomicBool,
 }
 
 struct Inner {
@@ -72,7 +74,14 @@ impl MemoryServer {
     ) -> Result<Arc<Self>, ServerError> {
         let (process, child) = spawn(&program, &folder, view.as_ref(), false)?;
         let inner = Mutex::new(Inner { process: Arc::new(process), guests: BTreeMap::new() });
-        let server = Arc::new(Self { program, folder, view, inner, replaced: AtomicU64::new(0) });
+        let server = Arc::new(Self {
+            program,
+            folder,
+            view,
+            inner,
+            replaced: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+        });
         server.watch(child);
         Ok(server)
     }
@@ -161,6 +170,11 @@ impl MemoryServer {
         self.call(MemoryProcess::stats)
     }
 
+    /// From now on its end is no accident.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
     /// The process that serves now.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -192,7 +206,7 @@ impl MemoryServer {
     /// Starts a successor of the process `dead`, unless that has happened already.
     fn replace(self: &Arc<Self>, dead: u32) -> Result<(), ServerError> {
         let mut inner = self.lock();
-        if inner.process.pid() != dead {
+        if inner.process.pid() != dead || self.closing.load(Ordering::Acquire) {
             return Ok(());
         }
         let (process, child) = spawn(&self.program, &self.folder, self.view.as_ref(), true)?;

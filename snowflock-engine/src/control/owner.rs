@@ -642,6 +642,11 @@ impl Owner {
     /// Ends everything. Workers under way are awaited, so that none starts a process afterwards; their
     /// VMs are ended first, so that none waits for a guest.
     fn shut_down(mut self, ledger: Ledger) -> Fallible<()> {
+        self.checkpoints
+            .values()
+            .map(|checkpoint| &checkpoint.memtap)
+            .chain(&self.memserver)
+            .for_each(|s| s.close());
         self.shells.clear();
         self.vms.clear();
         let until = Instant::now() + SHUT_DOWN_LIMIT;

@@ -1,0 +1,296 @@
+//! The control loop of a tier: one owner of what was ordered and what is leaving.
+//!
+//!   next event (tick, view of the engine, end of a birth or of a drain)
+//!     -> apply it -> decide -> act -> tell the board
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scaler::{Action, BackendView, Decision, Phase, PoolView, Sample, Scaler, choose_victims};
+use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View};
+use snowflock_engine::network::identity::CloneId;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::metrics::EngineMeter;
+use super::numbers::Numbers;
+use super::start::{address, backend_id, insert};
+use super::{Tier, TierError, report};
+use crate::admin::status::DecisionStatus;
+use crate::pool::{Drained, State};
+
+/// From one decision to the next.
+const TICK: Duration = Duration::from_millis(250);
+/// Below this throughput Little's law says nothing about the time of service.
+const LEAST_THROUGHPUT: f64 = 1.0;
+
+/// What tasks of the loop report.
+enum Event {
+    /// `sf_create_clones` has ended; these did not come.
+    Created(Vec<(CloneId, String)>),
+    /// The clone answers; from the start of its fork.
+    Answers(CloneId, Duration),
+    /// The clone did not answer in time, or has left.
+    Lost(CloneId, String),
+    /// The clone has ended and left nothing behind.
+    Departed(CloneId),
+}
+
+/// What the loop knows of a clone beyond the engine's view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Promised or being born.
+    Ordered,
+    /// In the pool, has not answered yet.
+    Probing,
+    /// In the pool, has answered.
+    Serving { since: Duration },
+    /// Draining or ending.
+    Leaving,
+}
+
+/// The loop.
+pub(super) struct Control<'a> {
+    tier: &'a Tier,
+    scaler: Scaler,
+    clones: BTreeMap<CloneId, Stage>,
+    last: Option<Decision>,
+    events: UnboundedReceiver<Event>,
+    tell: UnboundedSender<Event>,
+    numbers: Arc<Numbers>,
+}
+
+impl<'a> Control<'a> {
+    pub(super) fn new(tier: &'a Tier) -> Result<Self, TierError> {
+        let unusable = |complaints| TierError::Unusable { key: "scaling", problem: format!("{complaints}") };
+        let scaler = Scaler::new(tier.config.scaling.clone()).map_err(unusable)?;
+        let (tell, events) = unbounded_channel();
+        let numbers = Arc::new(Numbers::default());
+        let meter = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
+        tier.handles.registry.register(Box::new(meter))?;
+        super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
+        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers })
+    }
+
+    /// Runs for ever; dropping it leaves the VMs to the engine.
+    pub(super) async fn run(mut self) {
+        let mut view = self.tier.engine.view();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    self.numbers.refresh(&self.tier.engine);
+                    self.decide().await;
+                }
+                changed = view.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = Arc::clone(&view.borrow_and_update());
+                    self.follow(&now);
+                }
+                Some(event) = self.events.recv() => self.apply(event),
+            }
+            self.tell_board();
+        }
+    }
+
+    /// What the engine's view asks for: clones with an identity enter the pool, dead ones leave it.
+    fn follow(&mut self, view: &View) {
+        for clone in &view.clones {
+            let stage = self.clones.get(&clone.id).copied();
+            match (&clone.state, stage) {
+                (LifeState::Joined, Some(Stage::Ordered)) => self.admit(clone.id, clone.began),
+                (LifeState::Failed(why), Some(Stage::Ordered | Stage::Probing | Stage::Serving { .. })) => {
+                    tracing::warn!(clone = %clone.id, why, "a clone has failed");
+                    self.forget(clone.id);
+                }
+                _ => {}
+            }
+        }
+        if let Some(parent) = &view.parent
+            && !parent.state.is_alive()
+            && self.tier.handles.pool.remove(&backend_id(parent.id)).is_ok()
+        {
+            tracing::error!("the parent has ended; clones go on from its checkpoint");
+        }
+    }
+
+    fn admit(&mut self, id: CloneId, began: Instant) {
+        let tier = self.tier;
+        let Ok(address) = address(&tier.engine, id, tier.config.vm.port) else { return };
+        self.clones.insert(id, Stage::Probing);
+        insert(&tier.engine, &tier.handles, id, address);
+        let (pool, tell, limit) =
+            (tier.handles.pool.clone(), self.tell.clone(), tier.config.vm.clone_deadline);
+        tokio::spawn(async move {
+            let answered = tokio::time::timeout(limit, pool.wait_ready(&backend_id(id))).await;
+            let event = match answered {
+                Ok(Ok(answer)) => Event::Answers(id, answer.at.saturating_duration_since(began)),
+                Ok(Err(unknown)) => Event::Lost(id, unknown.to_string()),
+                Err(_) => Event::Lost(id, format!("no answer within vm.clone_deadline ({limit:?})")),
+            };
+            let _ = tell.send(event);
+        });
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Created(failed) => {
+                for (id, why) in failed {
+                    tracing::warn!(clone = %id, why, "a clone was not born");
+                    self.forget(id);
+                }
+            }
+            Event::Answers(id, after) => {
+                tracing::info!(clone = %id, ?after, "a clone answers");
+                self.tier.engine.ready(id, after);
+                if let Some(stage) = self.clones.get_mut(&id).filter(|stage| **stage == Stage::Probing) {
+                    *stage = Stage::Serving { since: self.tier.handles.board.uptime() };
+                }
+            }
+            Event::Lost(id, why) => {
+                if self.clones.get(&id) == Some(&Stage::Probing) {
+                    tracing::warn!(clone = %id, why, "a clone never answered; it is ended");
+                    self.leave(id, Duration::ZERO);
+                }
+            }
+            Event::Departed(id) => {
+                self.clones.remove(&id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: CloneId) {
+        self.clones.remove(&id);
+        let _ = self.tier.handles.pool.remove(&backend_id(id));
+    }
+
+    async fn decide(&mut self) {
+        let now = self.tier.handles.board.uptime();
+        let sample = *self.tier.handles.samples.borrow();
+        let throughput = sample.requests_per_second;
+        let busy = throughput >= LEAST_THROUGHPUT;
+        self.scaler.observe(
+            &Sample {
+                in_flight: Some(sample.in_flight as f64),
+                queued: Some(sample.queued as f64),
+                requests_per_second: Some(throughput),
+                p95_seconds: sample.p95.map(|p95| p95.as_secs_f64()),
+                // Little's law: requests in service = throughput x time of service.
+                service_seconds: busy.then(|| sample.in_flight as f64 / throughput),
+            },
+            now,
+        );
+        let decision = self.scaler.decide(&self.pool_view(), now);
+        if self.last.is_none_or(|last| decision.is_news_after(&last)) {
+            tracing::info!(
+                from = decision.from,
+                to = decision.to,
+                "{}: {}",
+                decision.action.name(),
+                decision.reason
+            );
+            self.tier.handles.board.note_decision(DecisionStatus {
+                at_seconds: decision.at.as_secs_f64(),
+                action: decision.action.name().to_owned(),
+                from: decision.from,
+                to: decision.to,
+                reason: decision.reason.to_string(),
+            });
+        }
+        self.last = Some(decision);
+        match decision.action {
+            Action::Grow { by } => self.grow(by, now).await,
+            Action::Shrink { by } => self.shrink(by),
+            Action::Hold => {}
+        }
+    }
+
+    async fn grow(&mut self, by: u32, now: Duration) {
+        let answer = self.tier.engine.sf_request_ticket(by).await;
+        let ticket = match answer {
+            Ok(TicketAnswer::Granted(ticket)) => ticket,
+            Ok(TicketAnswer::Refused(refusal)) => {
+                tracing::warn!(asked = by, "no clones: {refusal}");
+                return self.scaler.granted(by, 0, now);
+            }
+            Err(error) => return tracing::error!(error = report(&error), "no ticket"),
+        };
+        self.scaler.granted(by, ticket.clones.len() as u32, now);
+        self.clones.extend(ticket.clones.iter().map(|id| (*id, Stage::Ordered)));
+        self.fork(ticket);
+    }
+
+    fn fork(&self, ticket: Ticket) {
+        let (engine, tell) = (self.tier.engine.clone(), self.tell.clone());
+        let checkpoint = self.tier.checkpoint;
+        tokio::spawn(async move {
+            let failed = match engine.sf_create_clones(ticket.id, checkpoint).await {
+                Ok(created) => created.failed,
+                Err(error) => ticket.clones.iter().map(|id| (*id, report(&error))).collect(),
+            };
+            let _ = tell.send(Event::Created(failed));
+        });
+    }
+
+    fn shrink(&mut self, by: u32) {
+        let snapshot = self.tier.handles.pool.snapshot();
+        let view = |id: CloneId, stays: bool, phase: Phase, joined: Duration| {
+            let backend = snapshot.get(&backend_id(id))?;
+            let ready = backend.state() == State::Ready;
+            let phase = if phase == Phase::Ready && !ready { Phase::Unready } else { phase };
+            Some(BackendView { id, phase, stays, in_flight: backend.in_flight().into(), joined })
+        };
+        let clones = self.clones.iter().filter_map(|(id, stage)| match stage {
+            Stage::Ordered => None,
+            Stage::Probing => view(*id, false, Phase::Starting, Duration::ZERO),
+            Stage::Serving { since } => view(*id, false, Phase::Ready, *since),
+            Stage::Leaving => view(*id, false, Phase::Retiring, Duration::ZERO),
+        });
+        let parent = view(CloneId::PARENT, true, Phase::Ready, Duration::ZERO);
+        let backends: Vec<_> = parent.into_iter().chain(clones).collect();
+        for id in choose_victims(&backends, by, self.tier.config.scaling.min) {
+            self.leave(id, self.tier.config.vm.drain_deadline);
+        }
+    }
+
+    /// No new requests, the last ones end, then `sf_exit`.
+    fn leave(&mut self, id: CloneId, deadline: Duration) {
+        self.clones.insert(id, Stage::Leaving);
+        let (engine, pool, tell) =
+            (self.tier.engine.clone(), self.tier.handles.pool.clone(), self.tell.clone());
+        engine.retire(id);
+        tokio::spawn(async move {
+            let backend = backend_id(id);
+            if let Ok(Drained::DeadlinePassed { in_flight }) = pool.drain(&backend, deadline).await {
+                tracing::warn!(clone = %id, in_flight, "requests are cut at vm.drain_deadline");
+            }
+            let _ = pool.remove(&backend);
+            if let Err(error) = engine.sf_exit(id).await {
+                tracing::debug!(clone = %id, error = report(&error), "ended with the engine");
+            }
+            let _ = tell.send(Event::Departed(id));
+        });
+    }
+
+    fn count(&self, wanted: impl Fn(&Stage) -> bool) -> u32 {
+        self.clones.values().filter(|stage| wanted(stage)).count() as u32
+    }
+
+    fn pool_view(&self) -> PoolView {
+        let snapshot = self.tier.handles.pool.snapshot();
+        PoolView {
+            ready: snapshot.ready.len() as u32,
+            starting: self.count(|stage| matches!(stage, Stage::Ordered | Stage::Probing)),
+            retiring: self.count(|stage| *stage == Stage::Leaving),
+        }
+    }
+
+    fn tell_board(&self) {
+        let view = self.pool_view();
+        let desired = self.last.map_or(view.capacity(), |last| last.to);
+        self.tier.handles.board.set_scaling(desired, view.starting, view.retiring);
+    }
+}
