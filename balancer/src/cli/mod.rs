@@ -1,6 +1,7 @@
 //! The sub-commands of `flurry`.
 
 pub mod check;
+pub mod image;
 pub mod replay;
 pub mod status;
 pub mod up;

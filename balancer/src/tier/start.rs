@@ -102,8 +102,8 @@ pub(super) async fn parent(
     let checkpoint = engine.sf_checkpoint_parent().await;
     let checkpoint = checkpoint.map_err(TierError::engine("the parent cannot be forked"))?;
     insert(engine, handles, CloneId::PARENT, address);
-    let answered =
-        tokio::time::timeout(vm.clone_deadline, handles.pool.wait_ready(&backend_id(CloneId::PARENT)));
+    let backend = backend_id(CloneId::PARENT);
+    let answered = tokio::time::timeout(vm.clone_deadline, handles.pool.wait_ready(&backend));
     if !matches!(answered.await, Ok(Ok(_))) {
         tracing::warn!("the parent answers, but not the probes of the pool: see `health`");
     }

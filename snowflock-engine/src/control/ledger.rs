@@ -157,7 +157,8 @@ mod tests {
         next.close(NO_SUCH_PARENT).unwrap();
         assert!(!folder.exists());
         other.kill().unwrap();
-        (ours.wait().unwrap(), other.wait().unwrap());
+        ours.wait().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]
