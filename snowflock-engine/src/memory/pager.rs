@@ -115,6 +115,8 @@ impl Pager {
         } else if self.view.image.fill(page, buffer)? {
             self.counters.fetched();
             self.note(page);
+        } else {
+            self.counters.repeated();
         }
         Ok(())
     }
