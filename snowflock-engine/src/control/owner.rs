@@ -333,11 +333,16 @@ impl Owner {
             self.answer(reply, Err(EngineError::NoCheckpoint(from)));
             return;
         };
+        let device_state = match checkpoint.device_state(&self.host) {
+            Ok(state) => Arc::new(state),
+            Err(error) => return self.answer(reply, Err(error)),
+        };
         let Some(clones) = self.registry.redeem(ticket) else {
             self.answer(reply, Err(EngineError::NoTicket(ticket)));
             return;
         };
-        let litter = Litter { clones: clones.len() as u32, began, identity_limit: self.identity_limit };
+        let clones_made = clones.len() as u32;
+        let litter = Litter { clones: clones_made, began, identity_limit: self.identity_limit, device_state };
         self.creations.push(Creation { open: clones.clone(), outcome: Created::default(), reply });
         for id in clones {
             if let Some(record) = self.vms.get_mut(&id) {
@@ -345,7 +350,7 @@ impl Owner {
                 record.view.began = began;
             }
             self.registry.take(id);
-            let wanted = Wanted { checkpoint: Arc::clone(&checkpoint), litter };
+            let wanted = Wanted { checkpoint: Arc::clone(&checkpoint), litter: litter.clone() };
             match self.shells.remove(&id) {
                 Some(shell) => self.give_birth(shell, wanted),
                 None => drop(self.wanted.insert(id, wanted)),
@@ -362,7 +367,7 @@ impl Owner {
         let tell = self.outbox.clone();
         self.work("birth", move |host| {
             let tell = |progress| drop(tell.send(Event::Progress(id, progress)));
-            let born = birth::give_birth(host, &wanted.checkpoint, shell, wanted.litter, &tell);
+            let born = birth::give_birth(host, &wanted.checkpoint, shell, &wanted.litter, &tell);
             Event::Born(id, Box::new(born))
         });
     }

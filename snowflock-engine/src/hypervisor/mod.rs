@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::descriptor::Driver;
 use crate::memory::remote::GuestMemory;
 use crate::network::Port;
 use crate::network::identity::CloneId;
@@ -150,8 +151,8 @@ pub trait Hypervisor: Send + Sync {
     /// See [`HypervisorError`]; nothing is left running then.
     fn shell(&self, place: Place) -> Result<Box<dyn Shell>, HypervisorError>;
 
-    /// `kvm`, `tcg`, or another short name for how guests run.
-    fn accelerator(&self) -> &str;
+    /// What its device state can be loaded by.
+    fn driver(&self) -> Driver;
 }
 
 /// A hollow VM: all there but memory, device state and the content of its disk.
