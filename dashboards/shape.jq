@@ -13,6 +13,6 @@ def uses(pattern): any(.targets[].expr; test(pattern));
   complain("no unit"; $panels[] | select((.fieldConfig.defaults.unit // "") == "")),
   complain("no description"; $panels[] | select((.description // "") == "")),
   complain("no thresholds"; $panels[] | select(.type == "stat" and .fieldConfig.defaults.thresholds == null)),
-  complain("a rate over a fixed range"; $panels[] | select(uses("(rate|increase|changes)\\([^$)]*\\[[0-9]"))),
+  complain("a rate over a fixed range"; $panels[] | select(uses("\\[[0-9]"))),
   complain("not of the chosen instance"; $panels[] | select(uses("instance=~\"\\$instance\"") | not)),
   complain("wider than 24 columns"; $panels[] | select(.gridPos.x + .gridPos.w > 24))
