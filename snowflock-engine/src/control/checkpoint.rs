@@ -11,7 +11,7 @@ use super::EngineError;
 use super::host::Host;
 use super::memory_server::MemoryServer;
 use super::view::{CheckpointView, PauseTimes};
-use crate::descriptor::{self, Descriptor, DiskLayer, DiskLayers, FileRegion, NetworkIdentity, PageKey};
+use crate::descriptor::{self, Descriptor, DiskLayers, FileRegion, NetworkIdentity, PageKey};
 use crate::hypervisor::{FrozenDisk, Vm};
 use crate::memory::PageIndex;
 use crate::memory::frozen::{FrozenView, ProcessSource, Source};
@@ -129,7 +129,6 @@ fn describe(
     device_state: Vec<u8>,
 ) -> Result<Descriptor, EngineError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let layer = DiskLayer { path: disk.newest.clone(), format: disk.format.clone() };
     Ok(Descriptor {
         checkpoint: descriptor::Checkpoint {
             id,
@@ -139,7 +138,7 @@ fn describe(
         machine: host.shape(memory_bytes),
         driver: host.hypervisor.driver(),
         memory: vec![FileRegion { offset: 0, len: memory_bytes }],
-        disk: DiskLayers { bytes: disk.bytes, layers: vec![layer] },
+        disk: DiskLayers { bytes: disk.bytes, layers: disk.layers.clone() },
         network: NetworkIdentity {
             parent: host.name.clone(),
             block: host.network.block(),

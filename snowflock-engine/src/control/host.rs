@@ -84,11 +84,21 @@ impl Host {
         Ok(Place { id, folder, port: self.network.add_port(id)? })
     }
 
-    /// Removes what [`Host::place`] made. The VM must be gone.
+    /// Removes what [`Host::place`] made. The VM must be gone, and no checkpoint of it may live.
     pub(super) fn vacate(&self, id: CloneId) {
+        self.leave_network(id);
+        self.remove_files(id);
+    }
+
+    /// Removes its network port.
+    pub(super) fn leave_network(&self, id: CloneId) {
         if let Err(error) = self.network.remove_port(id) {
             tracing::warn!(%error, vm = %id, "its port is left");
         }
+    }
+
+    /// Removes its files; disk layers are among them.
+    pub(super) fn remove_files(&self, id: CloneId) {
         let _ = std::fs::remove_dir_all(self.vm_folder(id));
     }
 

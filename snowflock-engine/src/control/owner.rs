@@ -611,8 +611,19 @@ impl Owner {
         let stale = |c: &Checkpoint| !used(c.id) && (newest(c.of) != Some(c.id) || !owner_lives(c.of));
         let old: Vec<_> = self.checkpoints.values().filter(|c| stale(c)).map(|c| c.id).collect();
         for id in old {
-            if let Some(checkpoint) = self.checkpoints.remove(&id) {
-                let _ = std::thread::Builder::new().spawn(move || checkpoint.end());
+            let Some(checkpoint) = self.checkpoints.remove(&id) else { continue };
+            let of = checkpoint.of;
+            let needed = self.vms.get(&of).is_some_and(|r| r.view.state.is_alive())
+                || self.checkpoints.values().any(|other| other.of == of);
+            let host = Arc::clone(&self.host);
+            let end = move || {
+                checkpoint.end();
+                if !needed {
+                    host.remove_files(of);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("thaw".into()).spawn(end) {
+                tracing::error!(%error, "an old checkpoint goes on to cost write faults");
             }
         }
     }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::descriptor::Driver;
+use crate::descriptor::{DiskLayer, Driver};
 use crate::memory::remote::GuestMemory;
 use crate::network::Port;
 use crate::network::identity::CloneId;
@@ -69,13 +69,11 @@ pub struct Place {
     pub port: Port,
 }
 
-/// The disk of a checkpoint: layers that nobody writes to any more, newest first.
+/// The disk of a checkpoint: files that nobody writes to any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenDisk {
-    /// The newest layer; it names the older ones.
-    pub newest: PathBuf,
-    /// Its format.
-    pub format: String,
+    /// Newest first; each holds what changed since the next. The last one holds all.
+    pub layers: Vec<DiskLayer>,
     /// Size that the guest sees, bytes.
     pub bytes: u64,
 }
