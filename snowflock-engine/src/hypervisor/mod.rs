@@ -22,6 +22,7 @@ use crate::network::Port;
 use crate::network::identity::CloneId;
 use crate::sys::process::ProcessIdentity;
 
+pub mod plain;
 pub mod qemu;
 
 /// What every VM of a parent and its clones has alike.

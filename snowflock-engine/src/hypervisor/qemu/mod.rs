@@ -19,7 +19,7 @@ mod disk;
 mod instance;
 mod qmp;
 mod shell;
-mod shim;
+pub(super) mod shim;
 mod vm;
 
 pub use accelerator::{Accelerator, Choice, Wish};
