@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use balancer::cli;
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// hyper allocates a few times per request; glibc's allocator took 5 % of the proxy's time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An elastic web tier that forks running VMs under load.
 #[derive(Debug, Parser)]

@@ -158,6 +158,22 @@ async fn a_post_that_may_have_been_read_is_not_sent_twice() {
 }
 
 #[tokio::test]
+async fn a_post_goes_over_another_connection_when_the_kept_one_is_known_to_be_closed() {
+    let address = raw_backend(|mut stream: TcpStream, _| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    })
+    .await;
+    let front = ready_front(&[address], "").await;
+    let mut wire = Wire::connect(&front).await;
+    for _ in 0..5 {
+        wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
+        let (head, _) = wire.answer().await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        tokio::time::sleep(SECOND / 20).await;
+    }
+}
+
+#[tokio::test]
 async fn retries_are_bounded_when_every_backend_breaks_off() {
     let tries = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&tries);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::framing::Scanner;
+use super::gather::Gathered;
 use super::session::Session;
 
 /// What hyper gets in place of a refused byte. The empty line makes it look: it does not
@@ -25,7 +26,7 @@ const MAX_LINGER: usize = 256 * 1024;
 
 /// A client's socket.
 pub(crate) struct Guarded {
-    stream: TcpStream,
+    stream: Gathered,
     scanner: Scanner,
     session: Rc<Session>,
     /// After a refusal, what hyper still has to get.
@@ -35,7 +36,13 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) fn new(stream: TcpStream, session: Rc<Session>) -> Self {
-        Self { stream, scanner: Scanner::default(), session, poison: None, lingered: 0 }
+        Self {
+            stream: Gathered::new(stream),
+            scanner: Scanner::default(),
+            session,
+            poison: None,
+            lingered: 0,
+        }
     }
 
     /// Writes a last answer past hyper, as far as the socket takes it.
