@@ -15,6 +15,8 @@ pub mod agent;
 #[cfg(feature = "host")]
 pub mod control;
 #[cfg(feature = "host")]
+pub mod descriptor;
+#[cfg(feature = "host")]
 pub mod hypervisor;
 #[cfg(feature = "host")]
 pub mod memory;

@@ -19,7 +19,7 @@ pub struct ImageArgs {
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
     /// Make an image from Debian packages, or (with --disk) from a disk and kernel of your own.
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// Check an image and say what is in it.
     Show {
         /// The image's directory.
@@ -109,7 +109,7 @@ fn run(command: ImageCommand) -> Result<(), ImageError> {
     match command {
         ImageCommand::Show { dir } => show(&Image::open(&dir)?),
         ImageCommand::Build(args) => {
-            let built = build(&spec(args))?;
+            let built = build(&spec(*args))?;
             println!("{}", if built.reused { "unchanged, reused" } else { "built" });
             show(&built.image);
         }

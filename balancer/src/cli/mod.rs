@@ -1,5 +1,6 @@
 //! The sub-commands of `flurry`.
 
+pub mod bench;
 pub mod check;
 pub mod image;
 pub mod replay;

@@ -157,8 +157,8 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
     let timeouts = root.section("timeouts", limits::read_timeouts);
     if !vm_given && !root.has("backends") {
         root.complain(
-            "",
-            "there is nothing to forward to: neither `backends` nor `vm` is given",
+            "backends",
+            "is missing, and so is `vm`: there is nothing to forward to",
             "give `backends: [127.0.0.1:9001]` or a section `vm`",
         );
     }

@@ -143,7 +143,7 @@ fn an_image_is_looked_for_beside_the_file() {
 #[test]
 fn nothing_to_forward_to_is_a_complaint() {
     let complaint = complaints("listen: [0.0.0.0:80]\n");
-    assert!(complaint.contains("neither `backends` nor `vm` is given"), "{complaint}");
+    assert!(complaint.starts_with("backends: is missing, and so is `vm`"), "{complaint}");
 }
 
 #[test]

@@ -4,19 +4,29 @@
 //! Header maps are changed in place; nothing is copied.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Whether a head has fields that must go. One walk over the names is cheaper than a
+/// look-up for each, and most heads have none.
+fn has_fields_to_strip(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| match *name {
+        CONNECTION | TE | UPGRADE | EXPECT | FORWARDED | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION => true,
+        _ => {
+            matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings" | "x-forwarded-host")
+        }
+    })
+}
 
 /// Makes a client's header fields fit for a backend.
 ///
@@ -24,15 +34,15 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// any client can say anything. `Expect` goes too: we answer it ourselves, when the
 /// backend begins to take the body.
 pub(crate) fn to_backend(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
-    let wants_trailers = headers.get(TE).is_some_and(mentions_trailers);
-    strip_hop_by_hop(headers);
-    for name in [EXPECT, PROXY_AUTHORIZATION, HTTP2_SETTINGS, FORWARDED, X_FORWARDED_HOST] {
-        if headers.contains_key(&name) {
-            headers.remove(&name);
+    if has_fields_to_strip(headers) {
+        let wants_trailers = headers.get(TE).is_some_and(mentions_trailers);
+        strip_hop_by_hop(headers);
+        for name in [EXPECT, PROXY_AUTHORIZATION, HTTP2_SETTINGS, FORWARDED, X_FORWARDED_HOST] {
+            headers.remove(name);
         }
-    }
-    if wants_trailers {
-        headers.insert(TE, TRAILERS);
+        if wants_trailers {
+            headers.insert(TE, TRAILERS);
+        }
     }
     headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
     headers.insert(X_FORWARDED_PROTO, HTTP);
@@ -40,8 +50,8 @@ pub(crate) fn to_backend(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
 
 /// Makes a backend's header fields fit for a client.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    if headers.contains_key(PROXY_AUTHENTICATE) {
+    if has_fields_to_strip(headers) {
+        strip_hop_by_hop(headers);
         headers.remove(PROXY_AUTHENTICATE);
     }
 }
@@ -49,13 +59,9 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
 /// Removes what belongs to one connection. Transfer-Encoding stays: it is `chunked` on
 /// both sides or absent, and hyper frames the message by it.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        strip_named(headers);
-    }
+    strip_named(headers);
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE] {
-        if headers.contains_key(&name) {
-            headers.remove(&name);
-        }
+        headers.remove(name);
     }
 }
 

@@ -21,16 +21,12 @@ impl IdleConnections {
         Self { max_idle, by_backend: Vec::new() }
     }
 
-    /// Takes a connection to a backend that is still open as far as is known.
+    /// Takes a connection to a backend. It may have been closed meanwhile: then the
+    /// request comes back unsent.
     #[inline]
     pub(crate) fn take(&mut self, serial: u64) -> Option<Upstream> {
         let (_, connections) = self.by_backend.iter_mut().find(|(of, _)| *of == serial)?;
-        loop {
-            let mut upstream = connections.pop()?;
-            if upstream.is_idle() {
-                return Some(upstream);
-            }
-        }
+        connections.pop()
     }
 
     /// Keeps a connection for the next request.

@@ -6,7 +6,8 @@
 //! ends the exchange with its request.
 //!
 //! An idle connection is polled with a waker that does nothing: tokio notes a close in
-//! its readiness, and the next poll sees it without a system call.
+//! its readiness, and the next poll sees it without a system call. A request that was
+//! given to a closed connection comes back unsent.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,11 +19,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use crate::pool::Backend;
-use crate::server::{Expired, Session};
+use crate::server::{Expired, Gathered, Session};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +52,8 @@ pub(crate) struct Upstream(Box<Inner>);
 
 struct Inner {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
-    open: bool,
+    /// `None` once it has ended. Dropping it is what returns an unsent request.
+    connection: Option<Connection<TokioIo<Gathered>, RequestBody>>,
     reused: bool,
     idle_since: Option<Instant>,
 }
@@ -67,9 +67,10 @@ impl Upstream {
             Err(_elapsed) => return Err(ConnectError::Timeout(limit)),
         };
         stream.set_nodelay(true).map_err(ConnectError::Io)?;
-        let handshake = Builder::new().handshake(TokioIo::new(stream));
+        let handshake = Builder::new().handshake(TokioIo::new(Gathered::new(stream)));
         let (sender, connection) = handshake.await.map_err(ConnectError::Http)?;
-        Ok(Self(Box::new(Inner { sender, connection, open: true, reused: false, idle_since: None })))
+        let connection = Some(connection);
+        Ok(Self(Box::new(Inner { sender, connection, reused: false, idle_since: None })))
     }
 
     /// Whether it has carried a request before.
@@ -91,11 +92,9 @@ impl Upstream {
     ) -> Result<Response<Incoming>, ExchangeError> {
         let inner = &mut *self.0;
         let mut answer = pin!(inner.sender.try_send_request(request));
-        let (connection, open) = (&mut inner.connection, &mut inner.open);
+        let connection = &mut inner.connection;
         poll_fn(|cx| {
-            if *open && Pin::new(&mut *connection).poll(cx).is_ready() {
-                *open = false;
-            }
+            drive(connection, cx);
             // Only the poll above can bring the answer, so nobody has to be woken for it.
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut no_waker()) {
                 return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
@@ -115,22 +114,30 @@ impl Upstream {
     /// Moves bytes, as far as both sides take them.
     #[inline]
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        let inner = &mut *self.0;
-        if inner.open && Pin::new(&mut inner.connection).poll(cx).is_ready() {
-            inner.open = false;
-        }
+        drive(&mut self.0.connection, cx);
     }
 
-    /// Whether it is idle and, as far as is known, open: ready for a request.
+    /// Looks after itself without a user; says whether it is idle and, as far as is known,
+    /// open: ready for a request.
     pub(crate) fn is_idle(&mut self) -> bool {
         self.drive(&mut no_waker());
-        self.0.open && self.0.sender.is_ready()
+        self.0.connection.is_some() && self.0.sender.is_ready()
     }
 
     /// Notes that it is idle from now on.
     pub(crate) fn rests(&mut self, now: Instant) {
         self.0.reused = true;
         self.0.idle_since = Some(now);
+    }
+}
+
+#[inline]
+fn drive(connection: &mut Option<Connection<TokioIo<Gathered>, RequestBody>>, cx: &mut Context<'_>) {
+    if let Some(open) = connection {
+        // What went wrong reaches whoever waits for the answer.
+        if Pin::new(open).poll(cx).is_ready() {
+            *connection = None;
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The socket of a client, with the framing scanner in front of hyper.
 //!
-//! When the scanner refuses a byte, that byte is handed to hyper as NUL, which no part
-//! of a request may contain: hyper answers 400 after whatever it still owes, and closes.
-//! Bytes after it are never seen by anybody.
+//! When the scanner refuses a byte, hyper gets a NUL in its place, which no part of a
+//! request may contain, and then the end: hyper answers 400 after whatever it still owes,
+//! and closes. The refused byte and those after it are never seen by anybody.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::framing::Scanner;
+use super::gather::Gathered;
 use super::session::Session;
+
+/// What hyper gets in place of a refused byte. The empty line makes it look: it does not
+/// parse a head that came in parts before it sees one.
+const POISON: &[u8] = b"\0\r\n\r\n";
 
 /// Bytes that are read and thrown away at the end, so that the last answer is not lost
 /// to a reset (a close with unread bytes sends one).
@@ -21,16 +26,23 @@ const MAX_LINGER: usize = 256 * 1024;
 
 /// A client's socket.
 pub(crate) struct Guarded {
-    stream: TcpStream,
+    stream: Gathered,
     scanner: Scanner,
     session: Rc<Session>,
-    refused: bool,
+    /// After a refusal, what hyper still has to get.
+    poison: Option<&'static [u8]>,
     lingered: usize,
 }
 
 impl Guarded {
     pub(crate) fn new(stream: TcpStream, session: Rc<Session>) -> Self {
-        Self { stream, scanner: Scanner::default(), session, refused: false, lingered: 0 }
+        Self {
+            stream: Gathered::new(stream),
+            scanner: Scanner::default(),
+            session,
+            poison: None,
+            lingered: 0,
+        }
     }
 
     /// Writes a last answer past hyper, as far as the socket takes it.
@@ -43,12 +55,18 @@ impl Guarded {
         let verdict = self.scanner.scan(&buf.filled()[from..]);
         if let Err((at, why)) = verdict {
             tracing::debug!(%why, "refused the bytes of a client");
-            self.refused = true;
-            buf.filled_mut()[from + at] = 0;
-            buf.set_filled(from + at + 1);
+            buf.set_filled(from + at);
+            self.poison = Some(put_some(buf, POISON));
         }
         self.session.bytes_read(self.scanner.in_head());
     }
+}
+
+/// Puts as much as there is room for; returns the rest.
+fn put_some<'a>(buf: &mut ReadBuf<'_>, bytes: &'a [u8]) -> &'a [u8] {
+    let (now, later) = bytes.split_at(bytes.len().min(buf.remaining()));
+    buf.put_slice(now);
+    later
 }
 
 impl AsyncRead for Guarded {
@@ -58,7 +76,8 @@ impl AsyncRead for Guarded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.refused {
+        if let Some(poison) = self.poison {
+            self.poison = Some(put_some(buf, poison));
             return Poll::Ready(Ok(()));
         }
         let from = buf.filled().len();
@@ -101,7 +120,7 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        if self.scanner.between_messages() && !self.refused {
+        if self.scanner.between_messages() && self.poison.is_none() {
             return Poll::Ready(Ok(()));
         }
         self.session.lingers();

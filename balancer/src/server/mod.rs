@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod framing;
+mod gather;
 mod guard;
 mod listen;
 mod session;
@@ -17,6 +18,7 @@ use std::thread;
 
 use tokio::sync::{oneshot, watch};
 
+pub(crate) use gather::Gathered;
 pub use listen::{BindError, bind_alone, bind_shared};
 pub use session::Timeouts;
 pub(crate) use session::{Expired, Session};

@@ -229,7 +229,10 @@ impl<'a> Control<'a> {
         tokio::spawn(async move {
             let failed = match engine.sf_create_clones(ticket.id, checkpoint).await {
                 Ok(created) => created.failed,
-                Err(error) => ticket.clones.iter().map(|id| (*id, report(&error))).collect(),
+                Err(error) => {
+                    let _ = engine.sf_kill(ticket.id).await;
+                    ticket.clones.iter().map(|id| (*id, report(&error))).collect()
+                }
             };
             let _ = tell.send(Event::Created(failed));
         });

@@ -1,6 +1,8 @@
-//! Requests of our own to a guest: the first probes of a parent, and its warming.
+//! Requests of our own: the first probes of a parent, its warming, and the requests
+//! of a benchmark.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,19 +10,20 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use snowflock_engine::network::Dialer;
+
+use crate::pool::Dial;
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// A keep-alive connection to one guest, renewed when it breaks.
+/// A keep-alive connection to one server, renewed when it breaks.
 pub(super) struct GuestClient {
-    dialer: Dialer,
+    dialer: Arc<dyn Dial>,
     address: SocketAddr,
     connection: Option<Sender>,
 }
 
 impl GuestClient {
-    pub(super) fn new(dialer: Dialer, address: SocketAddr) -> Self {
+    pub(super) fn new(dialer: Arc<dyn Dial>, address: SocketAddr) -> Self {
         Self { dialer, address, connection: None }
     }
 
@@ -57,6 +60,7 @@ impl GuestClient {
 
     async fn connect(&self) -> Result<Sender, String> {
         let stream = self.dialer.dial(self.address).await.map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| error.to_string())?;
         tokio::spawn(async move {

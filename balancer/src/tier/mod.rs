@@ -7,6 +7,7 @@
 //!   stop:  (the front door has drained) -> all VMs end, nothing is left
 //! ```
 
+pub mod bench;
 mod control;
 mod guest_http;
 mod metrics;

@@ -94,7 +94,7 @@ pub(super) async fn parent(
     super::report::install(engine, handles);
     engine.boot().await.map_err(TierError::engine("the parent does not boot"))?;
     let address = address(engine, CloneId::PARENT, vm.port)?;
-    let mut client = GuestClient::new(engine.dialer(), address);
+    let mut client = GuestClient::new(Arc::new(GuestDialer(engine.dialer())), address);
     first_answer(&mut client, vm, health_path, began).await?;
     engine.ready(CloneId::PARENT, began.elapsed());
     tracing::info!(took = ?began.elapsed(), "the parent answers");
@@ -151,7 +151,7 @@ async fn warm(engine: &Engine, address: SocketAddr, requests: &[WarmRequests]) {
     let paths = Arc::new(Mutex::new(requests.iter().flat_map(WarmRequests::paths).collect::<VecDeque<_>>()));
     let mut players = JoinSet::new();
     for _ in 0..WARM_AT_ONCE {
-        let client = GuestClient::new(engine.dialer(), address);
+        let client = GuestClient::new(Arc::new(GuestDialer(engine.dialer())), address);
         players.spawn(play(client, Arc::clone(&paths)));
     }
     let (mut good, mut bad) = (0, 0);

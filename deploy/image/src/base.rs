@@ -64,7 +64,27 @@ impl Base {
         Ok(kept)
     }
 
+    /// Asks this machine's apt first: mmdebstrap finds a wrong name only after a minute.
+    fn look_up(&self) -> Result<(), ImageError> {
+        let known = |package: &str| {
+            let asked = commands::run("apt-cache", |c| {
+                c.args(["--no-all-versions", "show", package]);
+            });
+            asked.is_ok()
+        };
+        // Its lists speak for the same release only, and only if they were ever fetched.
+        if host_suite().as_ref() != Some(&self.suite) || !known(BASE_PACKAGES[0]) {
+            return Ok(());
+        }
+        let unknown: Vec<_> = self.packages.iter().filter(|package| !known(package)).cloned().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(ImageError::PackagesNotFound { suite: self.suite.clone(), packages: unknown })
+    }
+
     fn make(&self, archive: &Path, work: &Path) -> Result<(), ImageError> {
+        self.look_up()?;
         let made = commands::run("mmdebstrap", |c| {
             c.args(["--variant=minbase", "--format=tar", "--mode=root"]);
             c.arg(format!("--include={}", self.packages.join(",")));

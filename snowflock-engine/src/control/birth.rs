@@ -30,12 +30,15 @@ pub(super) enum Progress {
     Running,
 }
 
-/// How many siblings are born with it, when that began, and how long its identity may take.
-#[derive(Clone, Copy)]
+/// How many siblings are born with it, when that began, and how long its identity may take,
+/// and the state that all start from.
+#[derive(Clone)]
 pub(super) struct Litter {
     pub(super) clones: u32,
     pub(super) began: Instant,
     pub(super) identity_limit: Duration,
+    /// Of the checkpoint, read from its descriptor.
+    pub(super) device_state: Arc<Vec<u8>>,
 }
 
 /// Does all of it; blocks for a tenth of a second or so.
@@ -43,7 +46,7 @@ pub(super) fn give_birth(
     host: &Host,
     checkpoint: &Checkpoint,
     shell: Box<dyn Shell>,
-    litter: Litter,
+    litter: &Litter,
     tell: &dyn Fn(Progress),
 ) -> Result<Born, EngineError> {
     let id = shell.id();
@@ -58,14 +61,14 @@ fn deliver(
     host: &Host,
     checkpoint: &Checkpoint,
     mut shell: Box<dyn Shell>,
-    litter: Litter,
+    litter: &Litter,
     tell: &dyn Fn(Progress),
 ) -> Result<Born, EngineError> {
     let id = shell.id();
     let memory = shell.adopt(checkpoint.image.file())?;
     checkpoint.memtap.add_guest(id, Arc::clone(&memory))?;
     tell(Progress::Served(memory));
-    let mut vm = shell.seed(&Seed { device_state: &checkpoint.device_state, disk: &checkpoint.disk })?;
+    let mut vm = shell.seed(&Seed { device_state: &litter.device_state, disk: &checkpoint.disk })?;
     let seeded = litter.began.elapsed();
     tell(Progress::Seeded);
     let mut agent = agent_of(vm.as_mut())?;

@@ -3,18 +3,21 @@
 //!   prepare -> pause -> disk -> describe -> freeze -> resume -> write the descriptor
 //!      a failure within the pause: thaw, resume, error; the VM goes on as if nothing had been
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::EngineError;
 use super::host::Host;
 use super::memory_server::MemoryServer;
 use super::view::{CheckpointView, PauseTimes};
+use crate::descriptor::{self, Descriptor, DiskLayers, FileRegion, NetworkIdentity, PageKey};
 use crate::hypervisor::{FrozenDisk, Vm};
 use crate::memory::PageIndex;
 use crate::memory::frozen::{FrozenView, ProcessSource, Source};
 use crate::memory::image::Image;
 use crate::memory::protocol::CheckpointId;
+use crate::network::Port;
 use crate::network::identity::CloneId;
 
 /// A checkpoint: what clones are made from.
@@ -23,7 +26,9 @@ pub(super) struct Checkpoint {
     pub(super) of: CloneId,
     pub(super) image: Arc<Image>,
     pub(super) disk: FrozenDisk,
-    pub(super) device_state: Vec<u8>,
+    /// The VM descriptor, which clones are made from.
+    pub(super) descriptor: PathBuf,
+    pub(super) device_state_bytes: u64,
     pub(super) descriptor_bytes: u64,
     pub(super) memtap: Arc<MemoryServer>,
     /// What this checkpoint's own clones look through when they are forked in turn.
@@ -66,14 +71,39 @@ impl Checkpoint {
         if let Err(error) = memtap.prefetch(working_set) {
             tracing::warn!(%error, "the working set is not prefetched");
         }
-        let descriptor_bytes = device_state.len() as u64;
+        let device_state_bytes = device_state.len() as u64;
+        let path = host.folder.join(format!("checkpoint-{}.sfvd", id.0));
+        let described = describe(host, id, subject.vm.port(), memory.region.len, &disk, device_state)?;
+        described.write(&path)?;
+        let descriptor_bytes = std::fs::metadata(&path)?.len();
         let keeper = subject.keeper;
-        Ok(Self { id, of, image, disk, device_state, descriptor_bytes, memtap, view, pause, keeper })
+        let descriptor = path;
+        Ok(Self {
+            id,
+            of,
+            image,
+            disk,
+            descriptor,
+            device_state_bytes,
+            descriptor_bytes,
+            memtap,
+            view,
+            pause,
+            keeper,
+        })
+    }
+
+    /// Reads the descriptor that clones are made from, distrusting it; returns the device state.
+    pub(super) fn device_state(&self, host: &Host) -> Result<Vec<u8>, EngineError> {
+        let descriptor = Descriptor::read(&self.descriptor)?;
+        descriptor.check_fits(&host.capabilities())?;
+        Ok(descriptor.device_state)
     }
 
     /// Ends it: its VM's writes cost nothing more. No clone may depend on it.
     pub(super) fn end(&self) {
         self.keeper.thaw(self.of, self.id);
+        let _ = std::fs::remove_file(&self.descriptor);
     }
 
     pub(super) fn to_view(&self) -> CheckpointView {
@@ -81,12 +111,43 @@ impl Checkpoint {
             id: self.id,
             of: self.of,
             pause: self.pause,
-            device_state_bytes: self.device_state.len() as u64,
+            device_state_bytes: self.device_state_bytes,
             descriptor_bytes: self.descriptor_bytes,
             image: Arc::clone(&self.image),
             memtap: Arc::clone(&self.memtap),
         }
     }
+}
+
+/// The architectural VM descriptor of a VM that was frozen.
+fn describe(
+    host: &Host,
+    id: CheckpointId,
+    port: &Port,
+    memory_bytes: u64,
+    disk: &FrozenDisk,
+    device_state: Vec<u8>,
+) -> Result<Descriptor, EngineError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Descriptor {
+        checkpoint: descriptor::Checkpoint {
+            id,
+            created_unix_ns: now.as_nanos() as u64,
+            page_key: PageKey(Host::random_bytes()?),
+        },
+        machine: host.shape(memory_bytes),
+        driver: host.hypervisor.driver(),
+        memory: vec![FileRegion { offset: 0, len: memory_bytes }],
+        disk: DiskLayers { bytes: disk.bytes, layers: disk.layers.clone() },
+        network: NetworkIdentity {
+            parent: host.name.clone(),
+            block: host.network.block(),
+            clone_id: port.id,
+            mac: port.mac,
+            ipv4: port.ip,
+        },
+        device_state,
+    })
 }
 
 type Frozen = (PauseTimes, FrozenDisk, Vec<u8>);

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::EngineError;
+use crate::descriptor::{Architecture, HostCapabilities, MachineShape};
 use crate::hypervisor::{BootImage, Hypervisor, Place};
+use crate::memory::PAGE_BYTES;
 use crate::network::Network;
 use crate::network::identity::CloneId;
 use crate::wire;
@@ -59,6 +61,9 @@ fn in_search_path(name: &str) -> Result<PathBuf, EngineError> {
     found.ok_or_else(|| EngineError::NoProgram { name: name.into(), folders })
 }
 
+/// The only one that guests have so far.
+const ARCHITECTURE: Architecture = Architecture::X86_64;
+
 /// This host.
 pub(super) struct Host {
     pub(super) name: String,
@@ -67,6 +72,7 @@ pub(super) struct Host {
     pub(super) programs: Programs,
     pub(super) folder: PathBuf,
     pub(super) image: BootImage,
+    pub(super) vcpus: u8,
 }
 
 impl Host {
@@ -78,11 +84,21 @@ impl Host {
         Ok(Place { id, folder, port: self.network.add_port(id)? })
     }
 
-    /// Removes what [`Host::place`] made. The VM must be gone.
+    /// Removes what [`Host::place`] made. The VM must be gone, and no checkpoint of it may live.
     pub(super) fn vacate(&self, id: CloneId) {
+        self.leave_network(id);
+        self.remove_files(id);
+    }
+
+    /// Removes its network port.
+    pub(super) fn leave_network(&self, id: CloneId) {
         if let Err(error) = self.network.remove_port(id) {
             tracing::warn!(%error, vm = %id, "its port is left");
         }
+    }
+
+    /// Removes its files; disk layers are among them.
+    pub(super) fn remove_files(&self, id: CloneId) {
         let _ = std::fs::remove_dir_all(self.vm_folder(id));
     }
 
@@ -93,8 +109,6 @@ impl Host {
     /// The identity that this ID stands for, with the time and fresh entropy.
     pub(super) fn identity(&self, id: CloneId, clones: u32) -> io::Result<wire::Identity> {
         let block = self.network.block();
-        let mut entropy = [0; 32];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(wire::Identity {
             clone_id: id.0,
@@ -105,9 +119,38 @@ impl Host {
             prefix_len: block.prefix_len(),
             gateway: block.gateway(),
             parent_ipv4: block.address(CloneId::PARENT),
-            entropy,
+            entropy: Self::random_bytes()?,
             hostname: wire::Name::cut(&format!("{}-{id}", self.name)),
         })
+    }
+
+    /// Fresh randomness of the host's kernel.
+    pub(super) fn random_bytes() -> io::Result<[u8; 32]> {
+        let mut bytes = [0; 32];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The shape of this host's VMs.
+    pub(super) fn shape(&self, memory_bytes: u64) -> MachineShape {
+        MachineShape {
+            architecture: ARCHITECTURE,
+            vcpus: self.vcpus.into(),
+            page_bytes: PAGE_BYTES as u32,
+            memory_bytes,
+        }
+    }
+
+    /// What this host can make clones of.
+    pub(super) fn capabilities(&self) -> HostCapabilities {
+        let driver = self.hypervisor.driver();
+        HostCapabilities {
+            architecture: ARCHITECTURE,
+            driver: driver.name,
+            driver_version: driver.version,
+            accelerator: driver.accelerator,
+            page_size: PAGE_BYTES as u32,
+        }
     }
 
     /// Memory that the host could give to further guests, MiB.

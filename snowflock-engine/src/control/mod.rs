@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::agent::AgentError;
+use crate::descriptor::DescriptorError;
 use crate::hypervisor::qemu::accelerator::{self, NoKvm};
 use crate::hypervisor::qemu::{self, Choice, Qemu, Wish};
 use crate::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine};
@@ -107,6 +108,9 @@ pub enum EngineError {
     /// The guest has no identity.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The VM descriptor is not to be trusted, or not for this host.
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
     /// A system call failed.
     #[error("cannot {what}")]
     System {
@@ -198,6 +202,7 @@ impl Engine {
             programs: spec.programs.clone(),
             folder: spec.state_folder.clone(),
             image: spec.image.clone(),
+            vcpus: spec.machine.vcpus,
         };
         let (events, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(Arc::new(View::default()));
@@ -240,7 +245,8 @@ impl Engine {
     /// SnowFlock's `sf_create_clones`: uses a ticket up. Returns when each of its clones has joined or failed.
     ///
     /// # Errors
-    /// Ticket or checkpoint do not exist.
+    /// Ticket or checkpoint do not exist, or the descriptor is damaged: then nothing was started, and
+    /// the ticket still stands.
     pub async fn sf_create_clones(
         &self,
         ticket: TicketId,

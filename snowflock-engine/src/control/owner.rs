@@ -21,7 +21,7 @@ use super::lifecycle::LifeState;
 use super::memory_server::MemoryServer;
 use super::registry::{Registry, held};
 use super::ticket::{Refusal, Room, TicketAnswer, TicketId};
-use super::view::{ForkTimes, View, VmView};
+use super::view::{ForkTimes, PauseTimes, View, VmView};
 use super::{Created, EngineError, EngineSpec};
 use crate::agent::Agent;
 use crate::hypervisor::{MemoryAccess, Shell, Vm};
@@ -123,10 +123,12 @@ pub(super) struct Owner {
     last_checkpoint: u32,
     wanted: BTreeMap<CloneId, Wanted>,
     creations: Vec<Creation>,
+    pauses: Vec<PauseTimes>,
     forks: Vec<ForkTimes>,
     /// Pages that the first clone touched until it was ready, in order.
     working_set: Option<Vec<PageIndex>>,
     number: u64,
+    answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Workers under way; each ends with one event.
     workers: usize,
 }
@@ -159,9 +161,11 @@ impl Owner {
             last_checkpoint: 0,
             wanted: BTreeMap::new(),
             creations: Vec::new(),
+            pauses: Vec::new(),
             forks: Vec::new(),
             working_set: None,
             number: 0,
+            answers: Vec::new(),
             workers: 0,
         }
     }
@@ -183,8 +187,7 @@ impl Owner {
             };
             match event {
                 Some(Event::Command(Command::ShutDown(reply))) => {
-                    let done = self.shut_down(ledger);
-                    let _ = reply.send(done);
+                    let _ = reply.send(self.shut_down(ledger));
                     return;
                 }
                 Some(event) => self.apply(event),
@@ -193,7 +196,13 @@ impl Owner {
             self.start_shells();
             self.end_old_checkpoints();
             self.publish();
+            self.answers.drain(..).for_each(|send| send());
         }
+    }
+
+    /// Sends an answer after the view that shows what it says.
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {
+        self.answers.push(Box::new(move || drop(reply.send(value))));
     }
 
     fn apply(&mut self, event: Event) {
@@ -216,7 +225,7 @@ impl Owner {
             Command::Boot(reply) => self.boot(reply),
             Command::RequestTicket(wanted, reply) => {
                 let answer = self.request_ticket(wanted);
-                let _ = reply.send(answer);
+                self.answer(reply, answer);
             }
             Command::Checkpoint(of, reply) => self.checkpoint(of, reply),
             Command::CreateClones(ticket, checkpoint, reply) => self.create_clones(ticket, checkpoint, reply),
@@ -225,7 +234,7 @@ impl Owner {
             Command::Exit(id, reply) => self.exit(id, reply),
             Command::Kill(ticket, reply) => {
                 let clones = self.kill(ticket);
-                let _ = reply.send(clones);
+                self.answer(reply, clones);
             }
             Command::ShutDown(_) => {}
         }
@@ -233,7 +242,7 @@ impl Owner {
 
     fn boot(&mut self, reply: Reply<Fallible<()>>) {
         if self.vms.contains_key(&CloneId::PARENT) {
-            let _ = reply.send(Err(EngineError::BootedAlready));
+            self.answer(reply, Err(EngineError::BootedAlready));
             return;
         }
         self.add_record(CloneId::PARENT, None, None);
@@ -247,11 +256,11 @@ impl Owner {
             Ok(workers::Parent { vm, agent, memserver }) => {
                 self.memserver = Some(memserver);
                 self.settle(vm, agent);
-                let _ = reply.send(Ok(()));
+                self.answer(reply, Ok(()));
             }
             Err(error) => {
                 self.vms.remove(&CloneId::PARENT);
-                let _ = reply.send(Err(error));
+                self.answer(reply, Err(error));
             }
         }
     }
@@ -287,7 +296,7 @@ impl Owner {
         };
         let record = self.vms.get_mut(&of).filter(|r| r.view.state.has_identity() && !r.doomed);
         let (Some(mut vm), Some(keeper)) = (record.and_then(|r| r.vm.take()), keeper) else {
-            let _ = reply.send(Err(EngineError::NotForkable(of)));
+            self.answer(reply, Err(EngineError::NotForkable(of)));
             return;
         };
         self.last_checkpoint += 1;
@@ -309,23 +318,31 @@ impl Owner {
         self.bring_back(vm);
         let answer = result.map(|checkpoint| {
             let id = checkpoint.id;
+            if self.pauses.len() < FORKS_KEPT {
+                self.pauses.push(checkpoint.pause);
+            }
             self.checkpoints.insert(id, Arc::new(checkpoint));
             id
         });
-        let _ = reply.send(answer);
+        self.answer(reply, answer);
     }
 
     fn create_clones(&mut self, ticket: TicketId, from: CheckpointId, reply: Reply<Fallible<Created>>) {
         let began = Instant::now();
         let Some(checkpoint) = self.checkpoints.get(&from).map(Arc::clone) else {
-            let _ = reply.send(Err(EngineError::NoCheckpoint(from)));
+            self.answer(reply, Err(EngineError::NoCheckpoint(from)));
             return;
+        };
+        let device_state = match checkpoint.device_state(&self.host) {
+            Ok(state) => Arc::new(state),
+            Err(error) => return self.answer(reply, Err(error)),
         };
         let Some(clones) = self.registry.redeem(ticket) else {
-            let _ = reply.send(Err(EngineError::NoTicket(ticket)));
+            self.answer(reply, Err(EngineError::NoTicket(ticket)));
             return;
         };
-        let litter = Litter { clones: clones.len() as u32, began, identity_limit: self.identity_limit };
+        let clones_made = clones.len() as u32;
+        let litter = Litter { clones: clones_made, began, identity_limit: self.identity_limit, device_state };
         self.creations.push(Creation { open: clones.clone(), outcome: Created::default(), reply });
         for id in clones {
             if let Some(record) = self.vms.get_mut(&id) {
@@ -333,7 +350,7 @@ impl Owner {
                 record.view.began = began;
             }
             self.registry.take(id);
-            let wanted = Wanted { checkpoint: Arc::clone(&checkpoint), litter };
+            let wanted = Wanted { checkpoint: Arc::clone(&checkpoint), litter: litter.clone() };
             match self.shells.remove(&id) {
                 Some(shell) => self.give_birth(shell, wanted),
                 None => drop(self.wanted.insert(id, wanted)),
@@ -350,7 +367,7 @@ impl Owner {
         let tell = self.outbox.clone();
         self.work("birth", move |host| {
             let tell = |progress| drop(tell.send(Event::Progress(id, progress)));
-            let born = birth::give_birth(host, &wanted.checkpoint, shell, wanted.litter, &tell);
+            let born = birth::give_birth(host, &wanted.checkpoint, shell, &wanted.litter, &tell);
             Event::Born(id, Box::new(born))
         });
     }
@@ -392,7 +409,7 @@ impl Owner {
         }
         if creation.open.is_empty() {
             let Creation { outcome, reply, .. } = self.creations.swap_remove(at);
-            let _ = reply.send(Ok(outcome));
+            self.answer(reply, Ok(outcome));
         }
     }
 
@@ -415,7 +432,7 @@ impl Owner {
         match self.vms.get_mut(&id) {
             Some(record) if record.view.state.is_alive() => record.waiting_for_end.push(reply),
             _ => {
-                let _ = reply.send(());
+                self.answer(reply, ());
                 return;
             }
         }
@@ -468,8 +485,8 @@ impl Owner {
         let Some(record) = self.vms.get_mut(&id) else { return };
         record._agent = None;
         record.view.memory = None;
-        for reply in record.waiting_for_end.drain(..) {
-            let _ = reply.send(());
+        for reply in std::mem::take(&mut record.waiting_for_end) {
+            self.answer(reply, ());
         }
         let dead = self.vms.iter().filter(|(_, r)| !r.view.state.is_alive()).map(|(id, _)| *id);
         let dead: Vec<_> = dead.collect();
@@ -594,8 +611,19 @@ impl Owner {
         let stale = |c: &Checkpoint| !used(c.id) && (newest(c.of) != Some(c.id) || !owner_lives(c.of));
         let old: Vec<_> = self.checkpoints.values().filter(|c| stale(c)).map(|c| c.id).collect();
         for id in old {
-            if let Some(checkpoint) = self.checkpoints.remove(&id) {
-                let _ = std::thread::Builder::new().spawn(move || checkpoint.end());
+            let Some(checkpoint) = self.checkpoints.remove(&id) else { continue };
+            let of = checkpoint.of;
+            let needed = self.vms.get(&of).is_some_and(|r| r.view.state.is_alive())
+                || self.checkpoints.values().any(|other| other.of == of);
+            let host = Arc::clone(&self.host);
+            let end = move || {
+                checkpoint.end();
+                if !needed {
+                    host.remove_files(of);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("thaw".into()).spawn(end) {
+                tracing::error!(%error, "an old checkpoint goes on to cost write faults");
             }
         }
     }
@@ -610,6 +638,7 @@ impl Owner {
             parent,
             clones: clones.map(|(_, record)| record.view.clone()).collect(),
             checkpoints: self.checkpoints.values().map(|c| c.to_view()).collect(),
+            pauses: self.pauses.clone(),
             forks: self.forks.clone(),
             memserver: self.memserver.clone(),
         };

@@ -25,6 +25,8 @@ pub struct View {
     pub clones: Vec<VmView>,
     /// The checkpoints that live.
     pub checkpoints: Vec<CheckpointView>,
+    /// What every pause so far was made of.
+    pub pauses: Vec<PauseTimes>,
     /// Phases of every fork so far.
     pub forks: Vec<ForkTimes>,
     /// The memserver of the parent, for the counters.

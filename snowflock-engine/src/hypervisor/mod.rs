@@ -16,11 +16,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::descriptor::{DiskLayer, Driver};
 use crate::memory::remote::GuestMemory;
 use crate::network::Port;
 use crate::network::identity::CloneId;
 use crate::sys::process::ProcessIdentity;
 
+pub mod plain;
 pub mod qemu;
 
 /// What every VM of a parent and its clones has alike.
@@ -68,13 +70,11 @@ pub struct Place {
     pub port: Port,
 }
 
-/// The disk of a checkpoint: layers that nobody writes to any more, newest first.
+/// The disk of a checkpoint: files that nobody writes to any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenDisk {
-    /// The newest layer; it names the older ones.
-    pub newest: PathBuf,
-    /// Its format.
-    pub format: String,
+    /// Newest first; each holds what changed since the next. The last one holds all.
+    pub layers: Vec<DiskLayer>,
     /// Size that the guest sees, bytes.
     pub bytes: u64,
 }
@@ -150,8 +150,8 @@ pub trait Hypervisor: Send + Sync {
     /// See [`HypervisorError`]; nothing is left running then.
     fn shell(&self, place: Place) -> Result<Box<dyn Shell>, HypervisorError>;
 
-    /// `kvm`, `tcg`, or another short name for how guests run.
-    fn accelerator(&self) -> &str;
+    /// What its device state can be loaded by.
+    fn driver(&self) -> Driver;
 }
 
 /// A hollow VM: all there but memory, device state and the content of its disk.

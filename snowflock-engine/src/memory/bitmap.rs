@@ -1,9 +1,12 @@
-//! The page presence bitmap: one bit a page, in memory shared by all processes
-//! that serve one checkpoint.
+//! The page presence bitmap: what is known of each page of a checkpoint, in
+//! memory shared by all processes that serve it.
 //!
-//! A set bit means: the image file holds the page, and its content is final.
-//! It is set after the content is written (release) and read before the content
-//! is relied upon (acquire), across processes.
+//!   absent --insert--> present   the image file holds the page, and its content is final
+//!   absent --insert_zero--> zero --insert--> present
+//!                                the page was all zeros; the image keeps its hole
+//!
+//! A bit is set after the content is written (release) and read before the
+//! content is relied upon (acquire), across processes.
 
 use std::fs::File;
 use std::io;
@@ -14,21 +17,33 @@ use bitvec::prelude::{BitSlice, Lsb0};
 use super::PageIndex;
 use crate::sys::memory::{SharedWords, memfd};
 
+/// What is known of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageState {
+    /// Nothing.
+    Absent,
+    /// It is all zeros, and a hole in the image.
+    Zero,
+    /// It is in the image.
+    Present,
+}
+
 /// A bitmap over the pages of one guest.
 #[derive(Debug)]
 pub struct PageBitmap {
     file: File,
+    /// The bits of present pages, then those of zero pages.
     words: SharedWords,
     pages: u32,
 }
 
 impl PageBitmap {
-    /// A new one, all clear.
+    /// A new one, all absent.
     ///
     /// # Errors
     /// No memory or file descriptor left.
     pub fn new(pages: u32) -> io::Result<Self> {
-        let file = memfd("flurry-presence", words(pages) as u64 * 8)?;
+        let file = memfd("flurry-presence", 2 * words(pages) as u64 * 8)?;
         Self::open(file, pages)
     }
 
@@ -37,37 +52,55 @@ impl PageBitmap {
     /// # Errors
     /// The file is too short for so many pages.
     pub fn open(file: File, pages: u32) -> io::Result<Self> {
-        let words = SharedWords::map(&file, words(pages))?;
+        let words = SharedWords::map(&file, 2 * words(pages))?;
         Ok(Self { file, words, pages })
     }
 
-    fn bits(&self) -> &BitSlice<AtomicU64, Lsb0> {
-        &BitSlice::from_slice(self.words.words())[..self.pages as usize]
+    fn present(&self) -> &BitSlice<AtomicU64, Lsb0> {
+        &BitSlice::from_slice(&self.words.words()[..words(self.pages)])[..self.pages as usize]
     }
 
-    /// Whether the bit is set. Pages beyond the end are not.
+    fn zero(&self) -> &BitSlice<AtomicU64, Lsb0> {
+        &BitSlice::from_slice(&self.words.words()[words(self.pages)..])[..self.pages as usize]
+    }
+
+    /// What is known of a page. Pages beyond the end are absent.
     #[must_use]
-    pub fn contains(&self, page: PageIndex) -> bool {
-        let set = self.bits().get(page.0 as usize).is_some_and(|bit| *bit);
+    pub fn state(&self, page: PageIndex) -> PageState {
+        let is_set = |bits: &BitSlice<AtomicU64, Lsb0>| bits.get(page.0 as usize).is_some_and(|bit| *bit);
+        let state = match is_set(self.present()) {
+            true => PageState::Present,
+            false if is_set(self.zero()) => PageState::Zero,
+            false => PageState::Absent,
+        };
         fence(Ordering::Acquire);
-        set
+        state
     }
 
-    /// Sets the bit; `true` if this call was the one that set it.
+    /// Marks a page as present; `true` if this call was the one that did.
     pub fn insert(&self, page: PageIndex) -> bool {
+        self.set(page, 0)
+    }
+
+    /// Marks a page as zero; `true` if this call was the one that did.
+    pub fn insert_zero(&self, page: PageIndex) -> bool {
+        self.set(page, words(self.pages))
+    }
+
+    fn set(&self, page: PageIndex, first_word: usize) -> bool {
         if page.0 >= self.pages {
             return false;
         }
         // The view offers no test-and-set, so the word is changed itself; `Lsb0` gives the bit's place.
-        let (word, bit) = (page.0 as usize / 64, page.0 % 64);
+        let (word, bit) = (first_word + page.0 as usize / 64, page.0 % 64);
         let before = self.words.words()[word].fetch_or(1 << bit, Ordering::Release);
         before >> bit & 1 == 0
     }
 
-    /// Bits set.
+    /// Present pages.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.bits().count_ones() as u32
+        self.present().count_ones() as u32
     }
 
     /// Pages that the bitmap covers.
@@ -76,9 +109,10 @@ impl PageBitmap {
         self.pages
     }
 
-    /// The clear ones, in order.
+    /// The absent ones, in order.
     pub fn absent(&self) -> impl Iterator<Item = PageIndex> + '_ {
-        self.bits().iter_zeros().map(|index| PageIndex(index as u32))
+        let not_present = self.present().iter_zeros().map(|index| PageIndex(index as u32));
+        not_present.filter(|page| self.state(*page) == PageState::Absent)
     }
 
     /// The file behind it, to hand to another process.
@@ -102,7 +136,8 @@ mod tests {
         let ours = PageBitmap::new(130).unwrap();
         let theirs = PageBitmap::open(ours.file().try_clone().unwrap(), 130).unwrap();
         assert!(ours.insert(PageIndex(129)));
-        assert!(theirs.contains(PageIndex(129)));
+        assert_eq!(theirs.state(PageIndex(129)), PageState::Present);
+        assert_eq!(theirs.state(PageIndex(130)), PageState::Absent, "beyond the end");
         assert!(!theirs.insert(PageIndex(129)), "it was set already");
     }
 
@@ -119,8 +154,18 @@ mod tests {
 
     #[test]
     fn a_file_too_short_is_refused() {
-        let file = memfd("short", 8).unwrap();
+        let file = memfd("short", 31).unwrap();
         assert!(PageBitmap::open(file, 65).is_err());
+    }
+
+    #[test]
+    fn a_zero_page_is_neither_absent_nor_counted_until_it_is_put_in() {
+        let bitmap = PageBitmap::new(3).unwrap();
+        assert!(bitmap.insert_zero(PageIndex(1)) && !bitmap.insert_zero(PageIndex(1)));
+        assert_eq!((bitmap.state(PageIndex(1)), bitmap.count()), (PageState::Zero, 0));
+        assert_eq!(bitmap.absent().collect::<Vec<_>>(), [PageIndex(0), PageIndex(2)]);
+        assert!(bitmap.insert(PageIndex(1)));
+        assert_eq!((bitmap.state(PageIndex(1)), bitmap.count()), (PageState::Present, 1));
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
+use super::bitmap::PageState;
 use super::image::Image;
 use super::protocol::CheckpointId;
 use super::{PAGE_BYTES, Page, PageIndex, Region};
@@ -88,17 +89,25 @@ impl Freezer {
     /// # Errors
     /// The page cannot be read or stored. The writer stays stopped: going on would change a checkpoint.
     pub fn on_write(&self, uffd: &Uffd, page: PageIndex) -> io::Result<()> {
+        // Held until protection is lifted: a checkpoint that begins in between would lose the page.
+        let live = self.live();
         let mut content = None;
-        for (_, image) in self.live().iter().filter(|(_, image)| !image.contains(page)) {
+        for (_, image) in live.iter().filter(|(_, image)| image.state(page) == PageState::Absent) {
             let content = match &content {
                 Some(content) => content,
                 None => content.insert(self.read(page)?),
             };
-            if image.fill(page, content)? {
+            if image.keep(page, content)? {
                 self.saved.fetch_add(1, Ordering::Relaxed);
             }
         }
         uffd.unprotect(self.region.address_of(page), PAGE_BYTES as u64)
+    }
+
+    /// Gives the VM a page behind the back of protection, unless it is frozen or about to be.
+    pub fn unless_frozen<T>(&self, give: impl FnOnce() -> T) -> Option<T> {
+        let live = self.live();
+        live.is_empty().then(give)
     }
 
     /// Pages saved so far, over all checkpoints.
@@ -107,12 +116,12 @@ impl Freezer {
         self.saved.load(Ordering::Relaxed)
     }
 
-    fn read(&self, page: PageIndex) -> io::Result<Box<Page>> {
-        let mut content = Box::new([0; PAGE_BYTES]);
+    fn read(&self, page: PageIndex) -> io::Result<Page> {
+        let mut content = [0; PAGE_BYTES];
         match &self.old {
-            OldContent::RamFile(file) => file.read_exact_at(&mut *content, page.offset())?,
+            OldContent::RamFile(file) => file.read_exact_at(&mut content, page.offset())?,
             OldContent::ProcessMemory(file) => {
-                file.read_exact_at(&mut *content, self.region.address_of(page))?;
+                file.read_exact_at(&mut content, self.region.address_of(page))?;
             }
         }
         Ok(content)

@@ -1,9 +1,9 @@
 //! The frozen view: a page as it was at the checkpoint, while its VM goes on.
 //!
-//!   in the image?       yes -> that is it
-//!                       no  -> read the VM's memory, then look again:
-//!                              saved meanwhile -> what was read may be torn, take the image's
-//!                              not saved       -> nobody has written to it, it is good
+//!   known to the image?  yes -> that is it
+//!                        no  -> read the VM's memory, then look again:
+//!                               saved meanwhile -> what was read may be torn, take what was saved
+//!                               not saved       -> nobody has written to it, it is good
 //!
 //! The second look is sound because the freezer sets the bit before it lets the
 //! VM's write through.
@@ -12,8 +12,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{Ordering, fence};
 
-use super::image::Image;
+use super::bitmap::PageState;
+use super::image::{Image, is_zero};
 use super::{PAGE_BYTES, Page, PageIndex, Region};
 
 /// Where the pages of a frozen VM are read that the image has not got.
@@ -59,25 +61,31 @@ pub struct FrozenView {
 }
 
 impl FrozenView {
-    /// Reads a page as it was at the checkpoint.
+    /// Reads a page as it was at the checkpoint. The buffer holds it only where the answer says so.
     ///
     /// # Errors
     /// The page is outside of memory, or the process that held it is gone.
     pub fn read(&self, page: PageIndex, into: &mut Page) -> io::Result<Content> {
-        if self.image.contains(page) {
-            return Ok(Content::InImage);
+        self.image.check(page)?;
+        if let Some(known) = self.known(page) {
+            return Ok(known);
         }
-        let content = match &self.source {
-            Source::RamFile(file) => {
-                file.read_exact_at(into, page.offset())?;
-                Content::Read
-            }
+        match &self.source {
+            Source::RamFile(file) => file.read_exact_at(into, page.offset())?,
             Source::Process(process) => process.read(page, into)?,
-        };
-        if self.image.contains(page) {
-            return Ok(Content::InImage);
         }
-        Ok(if content == Content::Read && is_zero(into) { Content::Zero } else { content })
+        // The content was read before the bit is.
+        fence(Ordering::Acquire);
+        let found = if is_zero(into) { Content::Zero } else { Content::Read };
+        Ok(self.known(page).unwrap_or(found))
+    }
+
+    fn known(&self, page: PageIndex) -> Option<Content> {
+        match self.image.state(page) {
+            PageState::Present => Some(Content::InImage),
+            PageState::Zero => Some(Content::Zero),
+            PageState::Absent => None,
+        }
     }
 
     /// The same, with the content always in the buffer.
@@ -152,23 +160,31 @@ impl ProcessSource {
         Ok(Self { memory: open("mem")?, pagemap: open("pagemap")?, region, base })
     }
 
-    fn read(&self, page: PageIndex, into: &mut Page) -> io::Result<Content> {
-        const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+    fn read(&self, page: PageIndex, into: &mut Page) -> io::Result<()> {
         let address = self.region.address_of(page);
         let mut entry = [0; 8];
         self.pagemap.read_exact_at(&mut entry, address / PAGE_BYTES as u64 * 8)?;
-        if u64::from_ne_bytes(entry) & PRESENT_OR_SWAPPED == 0 {
-            self.base.read_into(page, into)?;
-        } else {
-            self.memory.read_exact_at(into, address)?;
+        if is_touched(u64::from_ne_bytes(entry)) {
+            match self.memory.read_exact_at(into, address) {
+                Ok(()) => return Ok(()),
+                // A page that userfaultfd reports as absent cannot be read from outside.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Content::Read)
+        self.base.read_into(page, into)
     }
 }
 
-fn is_zero(page: &Page) -> bool {
-    // The compiler makes wide compares of this.
-    page.chunks_exact(64).all(|chunk| chunk.iter().fold(0, |sum, byte| sum | byte) == 0)
+/// Whether an entry of `/proc/PID/pagemap` tells of a page of the process's own. Protecting an absent
+/// page leaves a marker, which looks like a page swapped out to the last of all devices.
+fn is_touched(entry: u64) -> bool {
+    const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
+    const PROTECTED: u64 = 1 << 57;
+    const SWAP_DEVICE: u64 = 0b1_1111;
+    let is_marker = entry & PROTECTED != 0 && entry & SWAP_DEVICE == SWAP_DEVICE;
+    entry & PRESENT != 0 || entry & SWAPPED != 0 && !is_marker
 }
 
 #[cfg(test)]
@@ -199,6 +215,15 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_was_zero_stays_so_whatever_the_vm_holds_now() {
+        let (view, mut page) = (view(), [9; PAGE_BYTES]);
+        view.image.keep(PageIndex(1), &[0; PAGE_BYTES]).unwrap();
+        assert_eq!(view.read(PageIndex(1), &mut page).unwrap(), Content::Zero);
+        view.read_into(PageIndex(1), &mut page).unwrap();
+        assert_eq!(page, [0; PAGE_BYTES]);
+    }
+
+    #[test]
     fn a_page_outside_of_memory_is_an_error() {
         assert!(view().read(PageIndex(4), &mut [0; PAGE_BYTES]).is_err());
     }
@@ -211,5 +236,24 @@ mod tests {
         let mut page = [0; PAGE_BYTES];
         copy.read_into(PageIndex(0), &mut page).unwrap();
         assert_eq!(page, [8; PAGE_BYTES]);
+    }
+
+    #[test]
+    fn parts_that_are_missing_are_noticed() {
+        let view = view();
+        let (fds, regions) = view.parts();
+        for kept in 0..fds.len() {
+            let mut some = fds[..kept].iter().map(|fd| fd.try_clone_to_owned().unwrap());
+            assert!(FrozenView::from_parts(&mut some, &regions).is_err(), "with {kept} of {}", fds.len());
+        }
+    }
+
+    #[test]
+    fn a_marker_of_protection_is_no_page_and_a_swapped_page_is_one() {
+        let (present, swapped, protected) = (1 << 63, 1 << 62, 1 << 57);
+        assert!(!is_touched(0));
+        assert!(is_touched(present) && is_touched(present | protected));
+        assert!(is_touched(swapped) && is_touched(swapped | protected | 3));
+        assert!(!is_touched(swapped | protected | 0b10_0000 | 31));
     }
 }

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::unistd::{Whence, lseek};
 
-use super::bitmap::PageBitmap;
+use super::bitmap::{PageBitmap, PageState};
 use super::{PAGE_BYTES, Page, PageIndex};
 use crate::sys::memory::memfd;
 
@@ -53,10 +53,36 @@ impl Image {
     /// Puts a page in; `true` if it was not there before.
     ///
     /// # Errors
-    /// No memory left for the page.
+    /// The page is outside of the image, or no memory is left for it.
     pub fn fill(&self, page: PageIndex, content: &Page) -> io::Result<bool> {
+        self.check(page)?;
         self.file.write_all_at(content, page.offset())?;
         Ok(self.present.insert(page))
+    }
+
+    /// Keeps what a page held: zeros as a mark only. `true` if nothing was known of it before.
+    ///
+    /// # Errors
+    /// As for [`Image::fill`].
+    pub fn keep(&self, page: PageIndex, content: &Page) -> io::Result<bool> {
+        match is_zero(content) {
+            false => self.fill(page, content),
+            true => {
+                self.check(page)?;
+                Ok(self.present.insert_zero(page))
+            }
+        }
+    }
+
+    /// A page beyond the end would make the image longer.
+    pub(super) fn check(&self, page: PageIndex) -> io::Result<()> {
+        match page.0 < self.present.pages() {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("page {} is beyond the {} pages of this guest", page.0, self.present.pages()),
+            )),
+        }
     }
 
     /// Reads a page that is present.
@@ -67,10 +93,10 @@ impl Image {
         self.file.read_exact_at(into, page.offset())
     }
 
-    /// Whether the page is in.
+    /// What is known of a page.
     #[must_use]
-    pub fn contains(&self, page: PageIndex) -> bool {
-        self.present.contains(page)
+    pub fn state(&self, page: PageIndex) -> PageState {
+        self.present.state(page)
     }
 
     /// Pages that are in.
@@ -113,6 +139,13 @@ impl Image {
     }
 }
 
+/// Whether a page is all zeros.
+#[must_use]
+pub fn is_zero(page: &Page) -> bool {
+    // The compiler makes wide compares of this.
+    page.chunks_exact(64).all(|chunk| chunk.iter().fold(0, |sum, byte| sum | byte) == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,7 +166,36 @@ mod tests {
         image.file().write_all_at(&[1; 2 * PAGE_BYTES], PageIndex(5).offset()).unwrap();
         image.file().write_all_at(&[1; PAGE_BYTES], PageIndex(63).offset()).unwrap();
         image.recount().unwrap();
-        let found: Vec<u32> = (0..64).filter(|i| image.contains(PageIndex(*i))).collect();
+        let found: Vec<u32> = (0..64).filter(|i| image.state(PageIndex(*i)) == PageState::Present).collect();
         assert_eq!(found, [5, 6, 63]);
+    }
+
+    #[test]
+    fn a_page_of_zeros_is_kept_without_memory() {
+        let image = Image::new(4).unwrap();
+        assert!(image.keep(PageIndex(2), &[0; PAGE_BYTES]).unwrap());
+        assert!(image.keep(PageIndex(3), &[1; PAGE_BYTES]).unwrap());
+        assert_eq!((image.state(PageIndex(2)), image.count()), (PageState::Zero, 1));
+        image.recount().unwrap();
+        assert_eq!(image.count(), 1, "the hole is still one");
+    }
+
+    #[test]
+    fn a_page_beyond_the_end_does_not_make_the_image_longer() {
+        let image = Image::new(4).unwrap();
+        for content in [[0; PAGE_BYTES], [1; PAGE_BYTES]] {
+            let error = image.keep(PageIndex(4), &content).unwrap_err();
+            assert_eq!(error.to_string(), "page 4 is beyond the 4 pages of this guest");
+        }
+        assert_eq!(image.file().metadata().unwrap().len(), 4 * PAGE_BYTES as u64);
+        assert!(image.read(PageIndex(4), &mut [0; PAGE_BYTES]).is_err());
+    }
+
+    #[test]
+    fn an_image_whose_bitmap_is_too_short_is_refused() {
+        let (long, short) = (Image::new(6_400).unwrap(), Image::new(64).unwrap());
+        let opened =
+            Image::open(long.file().try_clone().unwrap(), short.present().file().try_clone().unwrap());
+        assert_eq!(opened.unwrap_err().to_string(), "file shorter than its mapping");
     }
 }

@@ -8,7 +8,9 @@
 //! - [`freezer`]: keeps it so while the VM goes on (the memserver's half)
 //! - [`pager`]: gives clones the pages that they miss (memtap's half)
 //! - [`protocol`], [`remote`]: how the engine talks to both processes
+//! - [`bench`]: what a fault costs a guest
 
+pub mod bench;
 pub mod bitmap;
 pub mod freezer;
 pub mod frozen;
@@ -17,6 +19,7 @@ pub mod pager;
 pub mod protocol;
 pub mod remote;
 pub mod server;
+mod serving;
 
 use serde::{Deserialize, Serialize};
 

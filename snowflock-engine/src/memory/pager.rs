@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::freezer::Freezer;
 use super::frozen::{Content, FrozenView};
 use super::protocol::PagerStats;
 use super::{PAGE_BYTES, Page, PageIndex, Region};
@@ -42,29 +43,27 @@ impl Pager {
         }
     }
 
-    /// Resolves one fault on an absent page. `frozen`: the clone is itself a checkpoint's parent,
-    /// so it may not get a page behind the back of its write protection.
+    /// Resolves one fault on an absent page. `freezer` knows whether the clone is itself a
+    /// checkpoint's parent, so that it may not get a page behind the back of its write protection.
     ///
     /// # Errors
     /// The page cannot be had or stored (the clone goes on waiting), or the clone is gone.
-    pub fn on_absent(&self, uffd: &Uffd, region: Region, fault: Fault, frozen: bool) -> io::Result<()> {
+    pub fn on_absent(&self, uffd: &Uffd, region: Region, fault: Fault, freezer: &Freezer) -> io::Result<()> {
         let start = Instant::now();
         let page = region.page_at(fault.address).ok_or(io::ErrorKind::InvalidInput)?;
         let address = region.address_of(page);
         let mut buffer = ZERO_PAGE;
-        match self.view.read(page, &mut buffer)? {
-            Content::Zero if !frozen => {
-                let installed = if fault.write {
-                    uffd.copy(address, &ZERO_PAGE)
-                } else {
-                    uffd.zero(address, PAGE_BYTES as u64)
-                };
-                if !installed? {
-                    uffd.wake(address, PAGE_BYTES as u64)?;
-                }
-                self.note_zero(page);
+        let content = self.view.read(page, &mut buffer)?;
+        let given = match content {
+            Content::Zero => freezer.unless_frozen(|| give_zero(uffd, address, fault.write)),
+            Content::InImage | Content::Read => None,
+        };
+        match given {
+            Some(given) => {
+                given?;
+                self.settle_zero(page);
             }
-            content => {
+            None => {
                 self.settle(page, content, &buffer)?;
                 uffd.wake(address, PAGE_BYTES as u64)?;
             }
@@ -81,8 +80,10 @@ impl Pager {
         let mut buffer = ZERO_PAGE;
         let mut fetched = 0;
         for page in pages {
-            if self.view.read(page, &mut buffer)? == Content::Read && self.view.image.fill(page, &buffer)? {
-                fetched += 1;
+            match self.view.read(page, &mut buffer)? {
+                Content::Read => fetched += u32::from(self.view.image.fill(page, &buffer)?),
+                Content::Zero => drop(self.view.image.present().insert_zero(page)),
+                Content::InImage => {}
             }
         }
         self.counters.prefetched(fetched);
@@ -110,18 +111,28 @@ impl Pager {
     }
 
     fn settle(&self, page: PageIndex, content: Content, buffer: &Page) -> io::Result<()> {
-        if content == Content::InImage {
-            self.counters.shared();
-        } else if self.view.image.fill(page, buffer)? {
+        let content = match content {
+            Content::InImage => {
+                self.counters.shared();
+                return Ok(());
+            }
+            Content::Read => buffer,
+            Content::Zero => &ZERO_PAGE,
+        };
+        if self.view.image.fill(page, content)? {
             self.counters.fetched();
             self.note(page);
+        } else {
+            self.counters.repeated();
         }
         Ok(())
     }
 
-    fn note_zero(&self, page: PageIndex) {
+    fn settle_zero(&self, page: PageIndex) {
         self.counters.zero();
-        self.note(page);
+        if self.view.image.present().insert_zero(page) {
+            self.note(page);
+        }
     }
 
     fn note(&self, page: PageIndex) {
@@ -132,4 +143,13 @@ impl Pager {
             }
         }
     }
+}
+
+/// Gives one clone a zero page of its own.
+fn give_zero(uffd: &Uffd, address: u64, to_write: bool) -> io::Result<()> {
+    let is_new = match to_write {
+        true => uffd.copy(address, &ZERO_PAGE),
+        false => uffd.zero(address, PAGE_BYTES as u64),
+    };
+    if is_new? { Ok(()) } else { uffd.wake(address, PAGE_BYTES as u64) }
 }

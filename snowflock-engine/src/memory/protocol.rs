@@ -113,6 +113,8 @@ pub struct PagerStats {
     pub faults: u64,
     /// Pages put into the image because of a fault.
     pub fetched: u64,
+    /// Pages read again because two faults met: work done twice.
+    pub repeated: u64,
     /// Pages put into the image ahead of a fault.
     pub prefetched: u64,
     /// Faults answered with a zero page.

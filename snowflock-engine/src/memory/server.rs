@@ -1,26 +1,22 @@
-//! The program of both memory processes: one thread that obeys the engine, and
-//! one thread for each guest that resolves its faults. No async runtime: a
-//! fault is a handful of system calls, and a guest waits for it.
+//! The program of both memory processes: a thread that obeys the engine. What
+//! the guests ask for is answered by threads of their own (see [`super::serving`]).
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 
 use super::freezer::{Freezer, OldContent};
 use super::frozen::FrozenView;
 use super::image::Image;
 use super::pager::Pager;
 use super::protocol::{Answer, CheckpointId, GuestId, PagerStats, Request, Stats};
+use super::serving::Guest;
 use super::{PageIndex, Region};
 use crate::sys::fdpass::{Channel, Message};
 use crate::sys::memory::memfd;
-use crate::sys::uffd::{Fault, Uffd};
+use crate::sys::uffd::Uffd;
 
 /// Serves until the engine closes the channel.
 ///
@@ -71,7 +67,7 @@ impl Server {
                 };
                 let freezer = Freezer::new(region, old);
                 for checkpoint in checkpoints {
-                    let image = Image::open(next(&mut fds)?.into(), next(&mut fds)?.into())?;
+                    let image = next_image(&mut fds, region)?;
                     image.recount()?;
                     freezer.resume(checkpoint, image);
                 }
@@ -80,16 +76,15 @@ impl Server {
             }
             Request::RemoveGuest { guest } => {
                 if let Some(guest) = self.guests.remove(&guest) {
-                    self.saved_by_departed += guest.shared.freezer.pages_saved();
+                    self.saved_by_departed += guest.freezer().pages_saved();
                 }
             }
             Request::Freeze { guest, checkpoint } => {
-                let image = Image::open(next(&mut fds)?.into(), next(&mut fds)?.into())?;
-                return self.freeze(guest, checkpoint, image);
+                return self.freeze(guest, checkpoint, &mut fds);
             }
             Request::Thaw { guest, checkpoint } => {
                 if let Some(guest) = self.guests.get(&guest) {
-                    guest.shared.freezer.thaw(&guest.shared.uffd, checkpoint)?;
+                    guest.freezer().thaw(guest.uffd(), checkpoint)?;
                 }
             }
             Request::Prefetch => {
@@ -110,9 +105,15 @@ impl Server {
         Ok((Answer::Done, None))
     }
 
-    fn freeze(&self, guest: GuestId, checkpoint: CheckpointId, image: Image) -> Reply {
+    fn freeze(
+        &self,
+        guest: GuestId,
+        checkpoint: CheckpointId,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Reply {
         let guest = self.guests.get(&guest).ok_or_else(|| unknown(guest))?;
-        let took = guest.shared.freezer.freeze(&guest.shared.uffd, checkpoint, image)?;
+        let image = next_image(fds, guest.region())?;
+        let took = guest.freezer().freeze(guest.uffd(), checkpoint, image)?;
         Ok((Answer::Frozen { micros: took.as_micros() as u64 }, None))
     }
 
@@ -121,89 +122,24 @@ impl Server {
     }
 
     fn stats(&self) -> Stats {
-        let living: u64 = self.guests.values().map(|g| g.shared.freezer.pages_saved()).sum();
+        let living: u64 = self.guests.values().map(|g| g.freezer().pages_saved()).sum();
         let pager = self.pager.as_ref().map_or_else(PagerStats::default, |pager| pager.stats());
         Stats { saved: self.saved_by_departed + living, pager }
     }
 }
 
-/// A guest and the thread that serves it. Dropping it ends the thread.
-struct Guest {
-    shared: Arc<Serving>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Serving {
-    uffd: Uffd,
-    region: Region,
-    freezer: Freezer,
-    pager: Option<Arc<Pager>>,
-    stop: EventFd,
-}
-
-impl Guest {
-    fn start(uffd: Uffd, region: Region, freezer: Freezer, pager: Option<Arc<Pager>>) -> io::Result<Self> {
-        let shared = Arc::new(Serving { uffd, region, freezer, pager, stop: EventFd::new()? });
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("faults".into()).spawn(move || for_thread.run())?;
-        // A predecessor may have read faults that it never resolved: let their sleepers fault again.
-        shared.uffd.wake(region.address, region.len)?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        if self.shared.stop.write(1).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Serving {
-    fn run(&self) {
-        let mut faults = Vec::new();
-        loop {
-            let mut wait = [
-                PollFd::new(self.uffd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
-            ];
-            if let Err(nix::errno::Errno::EINTR) = poll(&mut wait, PollTimeout::NONE) {
-                continue;
-            }
-            if wait[1].any().unwrap_or(true) {
-                return;
-            }
-            if let Err(error) = self.uffd.read(&mut faults) {
-                tracing::warn!(%error, "reading faults");
-                return;
-            }
-            for fault in &faults {
-                self.resolve(*fault);
-            }
-        }
-    }
-
-    /// A guest whose fault cannot be resolved waits: going on with wrong memory would be worse. The
-    /// engine's watchdog finds it.
-    fn resolve(&self, fault: Fault) {
-        let done = match (&self.pager, self.region.page_at(fault.address)) {
-            (_, Some(page)) if fault.protected => self.freezer.on_write(&self.uffd, page),
-            (Some(pager), _) => pager.on_absent(&self.uffd, self.region, fault, self.freezer.is_frozen()),
-            (None, _) => Err(io::Error::other("an absent page in a guest that has all")),
-        };
-        match done {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            Err(error) => tracing::error!(%error, ?fault, "fault not resolved"),
-            Ok(()) => {}
-        }
-    }
-}
-
 fn next(fds: &mut impl Iterator<Item = OwnedFd>) -> io::Result<OwnedFd> {
     fds.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a file descriptor is missing"))
+}
+
+fn next_image(fds: &mut impl Iterator<Item = OwnedFd>, region: Region) -> io::Result<Image> {
+    let image = Image::open(next(fds)?.into(), next(fds)?.into())?;
+    let (theirs, ours) = (image.present().pages(), region.pages());
+    if theirs != ours {
+        let why = format!("an image of {theirs} pages does not fit a guest of {ours}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(image)
 }
 
 fn unknown(guest: GuestId) -> io::Error {

@@ -121,15 +121,18 @@ link set br0 up
         tool(Command::new("bridge").args(["-n", &self.name, "-batch", "-"]), &bridge)
     }
 
-    /// Removes what a guest's place has left besides its tap, which goes when it is closed.
+    /// Removes what a guest's place has left besides its tap, which goes when it is closed. The bridge
+    /// may have forgotten the address by itself.
     ///
     /// # Errors
     /// A tool is missing or says no.
     pub fn remove_port(&self, id: CloneId) -> Result<(), NetworkError> {
         self.nft(&filter::no_rules(&tap_name(id)))?;
         let ip = self.block.address(id);
-        let script = format!("neighbour delete {ip} dev br0\n");
-        tool(Command::new("ip").args(["-n", &self.name, "-force", "-batch", "-"]), &script)
+        let script = format!(
+            "neighbour replace {ip} lladdr 00:00:00:00:00:00 dev br0 nud noarp\nneighbour delete {ip} dev br0\n"
+        );
+        tool(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &script)
     }
 
     fn nft(&self, script: &str) -> Result<(), NetworkError> {

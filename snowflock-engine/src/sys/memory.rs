@@ -1,7 +1,7 @@
 //! Memory that processes share: memfds, and mappings of them as atomic words.
 //!
-//! Guest pages are never mapped here: a mapped read would fill holes. They are
-//! read and written through their file.
+//! Who serves guest pages never maps them: a mapped read would fill holes. They
+//! are read and written through their file, and mapped only by who runs a guest.
 
 use std::fs::File;
 use std::io;
@@ -41,6 +41,18 @@ impl SharedWords {
     /// # Errors
     /// The file is shorter, or address space is short.
     pub fn map(file: &File, words: usize) -> io::Result<Self> {
+        Self::map_with(file, words, MapFlags::MAP_SHARED)
+    }
+
+    /// The same, but what is written here stays in this process, as a clone maps its image.
+    ///
+    /// # Errors
+    /// As for [`SharedWords::map`].
+    pub fn map_private(file: &File, words: usize) -> io::Result<Self> {
+        Self::map_with(file, words, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE)
+    }
+
+    fn map_with(file: &File, words: usize, flags: MapFlags) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(words * 8).ok_or(io::ErrorKind::InvalidInput)?;
         if file.metadata()?.len() < bytes.get() as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "file shorter than its mapping"));
@@ -48,8 +60,14 @@ impl SharedWords {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing. The length was
         // checked; a peer that shrinks the file is one of our own processes, none of which does.
-        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, file.as_fd(), 0)? };
+        let start = unsafe { mmap(None, bytes, protection, flags, file.as_fd(), 0)? };
         Ok(Self { start: start.cast(), words })
+    }
+
+    /// Where the mapping starts in this process, bytes.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
     }
 
     /// The words.

@@ -50,6 +50,16 @@ pub(super) fn seal(kind: u8, out: &mut [u8; MAX_FRAME], fill: impl FnOnce(&mut [
     &out[..end + CRC]
 }
 
+/// What the bytes at some place of the buffer are.
+enum Verdict {
+    /// A frame with the right checksum that ends here.
+    Whole(usize),
+    /// Perhaps the beginning of a frame.
+    Short,
+    /// No frame.
+    Garbage,
+}
+
 /// Takes bytes as they come and gives frames.
 #[derive(Debug, Clone)]
 pub struct Decoder {
@@ -102,32 +112,51 @@ impl Decoder {
     }
 
     /// The next whole frame, or `None` when more bytes are needed.
+    ///
+    /// A frame that is cut short does not hide a whole one behind it: a guest may have been frozen in
+    /// the middle of the first. (No field of a message can hold a whole frame: texts are UTF-8 and the
+    /// magic is not.)
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         loop {
             self.skip_to_magic();
-            let waiting = &self.buffer[self.start..self.end];
-            if waiting.len() < HEADER {
-                return None;
+            match self.judge(self.start) {
+                Verdict::Whole(end) => {
+                    let frame = &self.buffer[self.start..end - CRC];
+                    self.start = end;
+                    return Some(Frame { version: frame[4], kind: frame[5], payload: &frame[HEADER..] });
+                }
+                Verdict::Garbage => self.drop_bytes(1),
+                Verdict::Short => {
+                    let later = self.whole_behind()?;
+                    self.drop_bytes(later - self.start);
+                }
             }
-            let length = usize::from(u16::from_le_bytes([waiting[6], waiting[7]]));
-            if length > MAX_PAYLOAD {
-                self.drop_bytes(1);
-                continue;
-            }
-            let whole = HEADER + length + CRC;
-            if waiting.len() < whole {
-                return None;
-            }
-            let sum = &waiting[HEADER + length..whole];
-            if crc32(&waiting[4..HEADER + length]).to_le_bytes() != sum {
-                self.drop_bytes(1);
-                continue;
-            }
-            let at = self.start;
-            self.start += whole;
-            let frame = &self.buffer[at..at + HEADER + length];
-            return Some(Frame { version: frame[4], kind: frame[5], payload: &frame[HEADER..] });
         }
+    }
+
+    /// What the bytes from `at` on are.
+    fn judge(&self, at: usize) -> Verdict {
+        let waiting = &self.buffer[at..self.end];
+        if waiting.len() < HEADER {
+            return Verdict::Short;
+        }
+        let length = usize::from(u16::from_le_bytes([waiting[6], waiting[7]]));
+        let whole = HEADER + length + CRC;
+        if length > MAX_PAYLOAD {
+            Verdict::Garbage
+        } else if waiting.len() < whole {
+            Verdict::Short
+        } else if crc32(&waiting[4..whole - CRC]).to_le_bytes() == waiting[whole - CRC..whole] {
+            Verdict::Whole(at + whole)
+        } else {
+            Verdict::Garbage
+        }
+    }
+
+    /// Where a whole frame begins behind the one that is cut short.
+    fn whole_behind(&self) -> Option<usize> {
+        let magics = (self.start + 1..self.end).filter(|at| self.buffer[*at..self.end].starts_with(&MAGIC));
+        magics.into_iter().find(|at| matches!(self.judge(*at), Verdict::Whole(_)))
     }
 
     /// Drops what cannot be the beginning of a frame; a magic cut short at the end stays.
@@ -227,12 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_cut_off_by_a_fork_does_not_hide_the_next_ones_for_ever() {
-        let cut = &sealed(1, &[9; MAX_PAYLOAD])[..20];
+    fn a_frame_cut_off_by_a_fork_does_not_hide_the_next_one() {
+        let whole = sealed(1, &[9; MAX_PAYLOAD]);
         let identify = sealed(2, &[5; 100]);
-        let repeated = identify.repeat(6);
-        let (frames, _) = decode_all([cut, repeated.as_slice()]);
-        assert!(!frames.is_empty() && frames.iter().all(|f| f.0 == 2));
+        for cut in 1..whole.len() {
+            let (frames, _) = decode_all([&whole[..cut], identify.as_slice()]);
+            assert_eq!(frames, [(2, vec![5; 100])], "cut after {cut} bytes");
+        }
     }
 
     #[test]

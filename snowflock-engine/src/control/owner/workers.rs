@@ -49,7 +49,8 @@ pub(super) fn start_shell(host: &Host, id: CloneId) -> Result<Box<dyn Shell>, En
     shell
 }
 
-/// Ends a VM and removes what it has left. What clones of it still miss is fetched before.
+/// Ends a VM and removes what it has left. What clones of it still miss is fetched before, and disk
+/// layers stay for as long as a checkpoint needs them.
 pub(super) fn end(
     host: &Host,
     id: CloneId,
@@ -68,5 +69,8 @@ pub(super) fn end(
     if let Some(server) = server {
         server.remove_guest(id);
     }
-    host.vacate(id);
+    host.leave_network(id);
+    if own_checkpoints.is_empty() {
+        host.remove_files(id);
+    }
 }

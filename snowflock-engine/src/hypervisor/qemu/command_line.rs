@@ -98,7 +98,10 @@ impl Words {
 
     fn devices(&mut self, place: &Place) {
         self.pair("-netdev", format!("tap,id=n0,fd={TAP_FD}"))
-            .pair("-device", format!("virtio-net-pci,netdev=n0,romfile=,mac={}", place.port.mac))
+            .pair(
+                "-device",
+                format!("virtio-net-pci,netdev=n0,romfile=,guest_announce=off,mac={}", place.port.mac),
+            )
             .pair("-chardev", format!("socket,id=agent,fd={AGENT_FD}"))
             .pair("-device", "virtio-serial-pci,max_ports=2")
             .pair("-device", format!("virtserialport,chardev=agent,nr=1,name={}", crate::wire::PORT_NAME))

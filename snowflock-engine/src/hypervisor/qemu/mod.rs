@@ -6,7 +6,10 @@
 //! - [`disk`]: overlay files
 //! - [`vm`], [`shell`]: a running VM, and a hollow one that waits
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::descriptor::Driver;
 
 use super::{BootImage, Hypervisor, HypervisorError, Machine, Place, Shell, Vm};
 
@@ -16,7 +19,7 @@ mod disk;
 mod instance;
 mod qmp;
 mod shell;
-mod shim;
+pub(super) mod shim;
 mod vm;
 
 pub use accelerator::{Accelerator, Choice, Wish};
@@ -39,6 +42,7 @@ pub struct Qemu {
     /// An empty overlay, which every shell gets a copy of.
     empty_overlay: PathBuf,
     disk_bytes: u64,
+    version: String,
     /// State folder of the engine.
     folder: PathBuf,
 }
@@ -48,18 +52,31 @@ impl Qemu {
     /// engine's state folder.
     ///
     /// # Errors
-    /// `qemu-img` cannot make an overlay.
+    /// QEMU does not run, or `qemu-img` cannot make an overlay.
     pub fn new(
         programs: Programs,
         machine: Machine,
         accelerator: Accelerator,
         disk_bytes: u64,
-        folder: &std::path::Path,
+        folder: &Path,
     ) -> Result<Self, HypervisorError> {
+        let version = version(&programs.qemu)?;
         let empty_overlay = folder.join("empty.qcow2");
         disk::create(&empty_overlay, disk_bytes, None)?;
-        Ok(Self { programs, machine, accelerator, empty_overlay, disk_bytes, folder: folder.into() })
+        Ok(Self { programs, machine, accelerator, empty_overlay, disk_bytes, version, folder: folder.into() })
     }
+}
+
+/// The version in QEMU's own words, such as `7.2.22 (Debian 1:7.2+dfsg-7)`.
+fn version(qemu: &Path) -> Result<String, HypervisorError> {
+    let failed =
+        |source| HypervisorError::System { what: format!("run {} --version", qemu.display()), source };
+    let output = Command::new(qemu).arg("--version").output().map_err(failed)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("QEMU emulator version ")
+        .map(str::to_owned)
+        .ok_or_else(|| failed(std::io::Error::other(format!("it is no QEMU: it says {line:?}"))))
 }
 
 impl Hypervisor for Qemu {
@@ -71,7 +88,11 @@ impl Hypervisor for Qemu {
         Ok(Box::new(shell::QemuShell::start(self, place)?))
     }
 
-    fn accelerator(&self) -> &str {
-        self.accelerator.name()
+    fn driver(&self) -> Driver {
+        Driver {
+            name: "qemu".into(),
+            version: self.version.clone(),
+            accelerator: self.accelerator.name().into(),
+        }
     }
 }

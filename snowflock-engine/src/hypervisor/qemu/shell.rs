@@ -40,13 +40,9 @@ impl QemuShell {
 
     /// Puts the frozen disk below the empty layer.
     fn attach_disk(&mut self, disk: &FrozenDisk) -> Result<(), HypervisorError> {
-        self.instance.command(
-            "blockdev-add",
-            json!({
-                "driver": disk.format, "node-name": "frozen", "read-only": true,
-                "file": { "driver": "file", "filename": disk.newest },
-            }),
-        )?;
+        let mut frozen = super::disk::chain(&disk.layers);
+        frozen["node-name"] = "frozen".into();
+        self.instance.command("blockdev-add", frozen)?;
         let reopened = json!({ "options": [{
             "driver": "qcow2", "node-name": DISK_NODE, "backing": "frozen", "cache": { "no-flush": true },
             "file": { "driver": "file", "filename": self.layer },
@@ -104,6 +100,6 @@ impl Shell for QemuShell {
         self.attach_disk(seed.disk)?;
         self.load(seed.device_state)?;
         let Self { instance, layer, disk_bytes } = *self;
-        Ok(Box::new(QemuVm::seeded(instance, layer, disk_bytes)))
+        Ok(Box::new(QemuVm::new(instance, layer, disk_bytes, seed.disk.layers.clone())))
     }
 }

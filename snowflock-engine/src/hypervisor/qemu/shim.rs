@@ -19,7 +19,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A way to the shim of one QEMU.
 #[derive(Debug)]
-pub(super) struct ShimAccess {
+pub(in crate::hypervisor) struct ShimAccess {
     vm: CloneId,
     pid: u32,
     socket: PathBuf,
@@ -28,12 +28,12 @@ pub(super) struct ShimAccess {
 }
 
 impl ShimAccess {
-    pub(super) fn new(vm: CloneId, pid: u32, socket: PathBuf, is_clone: bool) -> Self {
+    pub(in crate::hypervisor) fn new(vm: CloneId, pid: u32, socket: PathBuf, is_clone: bool) -> Self {
         Self { vm, pid, socket, is_clone, region: OnceLock::new() }
     }
 
     /// Puts an image in place of the hollow memory of a clone.
-    pub(super) fn adopt(&self, image: &File) -> Result<(), HypervisorError> {
+    pub(in crate::hypervisor) fn adopt(&self, image: &File) -> Result<(), HypervisorError> {
         self.ask(Request::Adopt, &[image.as_fd()]).map(drop)
     }
 

@@ -12,6 +12,7 @@ use super::command_line::{DISK_NODE, Start};
 use super::instance::{COMMAND_LIMIT, Instance};
 use super::qmp::QmpError;
 use super::{Qemu, disk};
+use crate::descriptor::DiskLayer;
 use crate::hypervisor::{BootImage, FrozenDisk, HypervisorError, MemoryAccess, Place, Vm};
 use crate::network::Port;
 use crate::network::identity::CloneId;
@@ -26,7 +27,10 @@ pub(super) struct QemuVm {
     instance: Instance,
     /// The layer that the guest writes to now.
     layer: PathBuf,
+    /// Layers of its own so far.
     layers: u32,
+    /// What lies below that layer, newest first.
+    below: Vec<DiskLayer>,
     disk_bytes: u64,
     /// The next layer, opened by QEMU ahead of the pause that needs it.
     prepared: bool,
@@ -38,17 +42,15 @@ impl QemuVm {
         disk::create(&layer, image.disk_bytes, Some((&image.disk, &image.disk_format)))?;
         let mut instance = Instance::start(qemu, place, &layer, &Start::Boot(image))?;
         enable_capabilities(&mut instance)?;
-        let mut vm = Self::new(instance, layer, image.disk_bytes);
+        let base = DiskLayer { path: image.disk.clone(), format: image.disk_format.clone() };
+        let mut vm = Self::new(instance, layer, image.disk_bytes, vec![base]);
         vm.prepare_layer()?;
         Ok(vm)
     }
 
-    pub(super) fn seeded(instance: Instance, layer: PathBuf, disk_bytes: u64) -> Self {
-        Self::new(instance, layer, disk_bytes)
-    }
-
-    fn new(instance: Instance, layer: PathBuf, disk_bytes: u64) -> Self {
-        Self { instance, layer, layers: 1, disk_bytes, prepared: false }
+    /// A VM over these layers, newest first, which writes to `layer`.
+    pub(super) fn new(instance: Instance, layer: PathBuf, disk_bytes: u64, below: Vec<DiskLayer>) -> Self {
+        Self { instance, layer, layers: 1, below, disk_bytes, prepared: false }
     }
 
     fn layer_path(&self, number: u32) -> PathBuf {
@@ -145,10 +147,11 @@ impl Vm for QemuVm {
         let switch = json!({ "node": self.current_node(), "overlay": layer_node(self.layers) });
         self.instance.command("blockdev-snapshot", switch)?;
         let next = self.layer_path(self.layers);
-        let newest = std::mem::replace(&mut self.layer, next);
+        let path = std::mem::replace(&mut self.layer, next);
+        self.below.insert(0, DiskLayer { path, format: "qcow2".into() });
         self.layers += 1;
         self.prepared = false;
-        Ok(FrozenDisk { newest, format: "qcow2".into(), bytes: self.disk_bytes })
+        Ok(FrozenDisk { layers: self.below.clone(), bytes: self.disk_bytes })
     }
 
     fn describe(&mut self) -> Result<Vec<u8>, HypervisorError> {

@@ -13,6 +13,7 @@ const BUCKETS: usize = 256;
 pub struct Counters {
     faults: AtomicU64,
     fetched: AtomicU64,
+    repeated: AtomicU64,
     prefetched: AtomicU64,
     zero: AtomicU64,
     shared: AtomicU64,
@@ -24,6 +25,7 @@ impl Default for Counters {
         Self {
             faults: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             prefetched: AtomicU64::new(0),
             zero: AtomicU64::new(0),
             shared: AtomicU64::new(0),
@@ -43,6 +45,10 @@ impl Counters {
         self.fetched.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn repeated(&self) {
+        self.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn prefetched(&self, pages: u32) {
         self.prefetched.fetch_add(u64::from(pages), Ordering::Relaxed);
     }
@@ -60,6 +66,7 @@ impl Counters {
         PagerStats {
             faults: load(&self.faults),
             fetched: load(&self.fetched),
+            repeated: load(&self.repeated),
             prefetched: load(&self.prefetched),
             zero: load(&self.zero),
             shared: load(&self.shared),

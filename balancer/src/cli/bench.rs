@@ -1,0 +1,77 @@
+//! `flurry bench`: figures of this machine, beside their goals.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{FAILED, WRONG_INPUT, start_logging};
+use crate::tier::bench::{self, BenchError, Options};
+
+/// Measure what forking costs on this machine.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Fork real VMs and measure pause, descriptor, time to the first answer, pages and memory.
+    Fork(ForkArgs),
+}
+
+#[derive(Debug, Args)]
+struct ForkArgs {
+    /// The image of the demo guest.
+    #[arg(long, value_name = "DIR", default_value = "target/images/demo")]
+    image: PathBuf,
+    /// Memory of each VM in MiB.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    memory_mib: u32,
+    /// Clones made at once in the last part; 0 leaves it out.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    clones: u32,
+    /// Checkpoints, each with a first clone.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: u32,
+    /// Clones after the first one of each checkpoint.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    siblings: u32,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the sub-command.
+pub fn main(args: &BenchArgs) -> ExitCode {
+    let BenchCommand::Fork(args) = &args.command;
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("flurry bench: cannot start: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let options = Options {
+        image: args.image.clone(),
+        memory_mib: args.memory_mib,
+        clones: args.clones,
+        rounds: args.rounds,
+        siblings: args.siblings,
+    };
+    match runtime.block_on(bench::fork(&options)) {
+        Ok(measured) => {
+            match serde_json::to_string_pretty(&measured) {
+                Ok(text) if args.json => println!("{text}"),
+                _ => print!("{}", bench::table(&measured)),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("flurry bench fork: {error}");
+            ExitCode::from(if matches!(error, BenchError::Config(_)) { WRONG_INPUT } else { FAILED })
+        }
+    }
+}

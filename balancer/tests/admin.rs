@@ -1,0 +1,105 @@
+//! The admin listener, over the wire.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests are named as sentences")]
+
+mod support;
+
+use balancer::admin::fetch_status;
+use balancer::admin::status::{DecisionStatus, EngineStatus};
+use balancer::front::Front;
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+async fn ask(front: &Front, request: &str) -> String {
+    let mut stream = TcpStream::connect(front.admin()).await.unwrap();
+    let request = format!("{request} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn readiness_follows_the_backends_and_liveness_does_not() {
+    let front = front(&[], "").await;
+    assert!(ask(&front, "GET /healthz").await.starts_with("HTTP/1.1 200"));
+    let answer = ask(&front, "GET /readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("starting\n"), "{answer}");
+    let backend = Backend::text("hello").await;
+    let pool = front.handles().pool;
+    let id = pool.insert(spec(backend.address)).unwrap().id().clone();
+    pool.wait_ready(&id).await.unwrap();
+    let board = front.handles().board;
+    eventually("serving", || board.state().word() == "serving").await;
+    assert!(ask(&front, "GET /readyz").await.ends_with("ready\n"));
+    pool.remove(&id).unwrap();
+    assert!(ask(&front, "GET /readyz").await.ends_with("no backend is ready\n"));
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let backend = Backend::text("hello").await;
+    let front = ready_front(&[backend.address], "").await;
+    let mut wire = Wire::connect(&front).await;
+    for _ in 0..7 {
+        wire.get("/").await;
+    }
+    wire.send("GET / HTTP/1.1\r\n\r\n").await;
+    wire.rest().await;
+    let mut wire = Wire::connect(&front).await;
+    wire.send("GET / HTTP/1.1\nHost: a\r\n\r\n").await;
+    wire.rest().await;
+    drop(wire);
+    tokio::time::sleep(SECOND / 20).await;
+    let page = ask(&front, "GET /metrics").await;
+    assert!(page.contains("content-type: text/plain; version=0.0.4"), "{page}");
+    for line in [
+        "flurry_requests_total{class=\"2xx\"} 7\n".to_owned(),
+        "flurry_requests_total{class=\"4xx\"} 1\n".to_owned(),
+        "flurry_connections_refused_total 1\n".to_owned(),
+        "flurry_request_duration_seconds_count 8\n".to_owned(),
+        "flurry_upstream_connects_total 1\n".to_owned(),
+        "flurry_connections_accepted_total 2\n".to_owned(),
+        "flurry_backends{state=\"ready\"} 1\n".to_owned(),
+        format!("flurry_backend_requests_total{{backend=\"{}\"}} 7\n", backend.address),
+        "flurry_in_flight_requests 0\n".to_owned(),
+    ] {
+        assert!(page.contains(&line), "{line} in\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_tier_writes_its_part_of_the_status() {
+    let front = front(&[], "").await;
+    let handles = front.handles();
+    handles.board.set_scaling(4, 2, 1);
+    handles.board.note_decision(DecisionStatus { to: 4, reason: "load".into(), ..Default::default() });
+    handles.board.set_engine(|| EngineStatus { accelerator: "tcg".into(), ..Default::default() });
+    let own = prometheus::IntCounter::new("flurry_forks_total", "Forks.").unwrap();
+    handles.registry.register(Box::new(own.clone())).unwrap();
+    own.inc();
+    let status = fetch_status(front.admin()).await.unwrap();
+    let scaling = status.scaling;
+    assert_eq!((scaling.desired, scaling.ready, scaling.starting, scaling.retiring), (4, 0, 2, 1));
+    assert_eq!(status.engine.unwrap().accelerator, "tcg");
+    assert_eq!(status.decisions[0].reason, "load");
+    assert!(ask(&front, "GET /v1/decisions").await.contains("\"reason\": \"load\""));
+    assert!(ask(&front, "GET /metrics").await.contains("flurry_forks_total 1\n"));
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    let front = front(&[], "").await;
+    assert!(ask(&front, "GET /nothing").await.starts_with("HTTP/1.1 404"));
+    let answer = ask(&front, "POST /v1/status").await;
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: GET, HEAD"), "{answer}");
+    assert!(ask(&front, "HEAD /metrics").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn what_is_no_admin_listener_is_said_to_be_none() {
+    let backend = Backend::text("hello").await;
+    let error = fetch_status(backend.address).await.unwrap_err().to_string();
+    assert!(error.contains("no status document"), "{error}");
+}

@@ -1,0 +1,240 @@
+//! The program `flurry` as its user meets it: arguments, messages, signals, exit codes.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests are named as sentences")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+use balancer::admin::fetch_status;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::*;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn flurry(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_flurry")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Two addresses that were free a moment ago.
+fn free_addresses() -> [SocketAddr; 2] {
+    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    sockets.each_ref().map(|socket| socket.local_addr().unwrap())
+}
+
+/// `flurry up` with a configuration of its own; killed when dropped.
+struct Up {
+    child: Child,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    file: PathBuf,
+    _folder: TempDir,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_config(
+    folder: &Path,
+    [listen, admin]: [SocketAddr; 2],
+    backend: SocketAddr,
+    extra: &str,
+) -> PathBuf {
+    let file = folder.join("flurry.yaml");
+    let text =
+        format!("listen: ['{listen}']\nadmin: '{admin}'\nworkers: 2\nbackends: ['{backend}']\n{extra}\n");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+impl Up {
+    /// Starts and waits until the backend is ready.
+    fn start(backend: SocketAddr, extra: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [listen, admin] = free_addresses();
+        let file = write_config(folder.path(), [listen, admin], backend, extra);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flurry"));
+        let command = command.args(["up", "-c", file.to_str().unwrap()]).env("RUST_LOG", "info");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(log.any(|line| line.contains("backend ready")), "it came up");
+        // Goes on reading, so that the program never waits for us.
+        std::thread::spawn(move || log.for_each(drop));
+        Self { child, listen, admin, file, _folder: folder }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    async fn exit_code(&mut self) -> Option<i32> {
+        for _ in 0..2000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            tokio::time::sleep(SECOND / 200).await;
+        }
+        panic!("it did not end within ten seconds");
+    }
+}
+
+#[test]
+fn check_prints_every_complaint_with_the_file_and_exits_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.yaml");
+    std::fs::write(&file, "listen: []\nqueue: {timeout: 10}\nbakends: [127.0.0.1:1]\n").unwrap();
+    let checked = flurry(&["check", file.to_str().unwrap()]);
+    let file = file.display();
+    assert_eq!(checked.status.code(), Some(2));
+    assert_eq!(
+        text(&checked.stdout),
+        format!(
+            "{file}: listen: must not be empty (give addresses with ports, e.g. [0.0.0.0:80])\n\
+             {file}: queue.timeout: must be a duration with a unit, got 10 (give the longest wait for a backend, e.g. 10s)\n\
+             {file}: backends: is missing, and so is `vm`: there is nothing to forward to (give `backends: [127.0.0.1:9001]` or a section `vm`)\n\
+             {file}: bakends: is not a known key (did you mean `backends`?)\n"
+        )
+    );
+}
+
+#[test]
+fn check_finds_no_fault_with_the_example() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/static.yaml");
+    let checked = flurry(&["check", example]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stdout));
+    assert!(text(&checked.stdout).ends_with(": ok (tier `static`)\n"));
+}
+
+#[test]
+fn a_file_that_is_not_there_or_no_yaml_is_named() {
+    let missing = flurry(&["up", "-c", "/nonexistent/flurry.yaml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).starts_with("/nonexistent/flurry.yaml: cannot be read: No such file"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.yaml");
+    std::fs::write(&file, "listen: [127.0.0.1:80\nname: x\n").unwrap();
+    let checked = flurry(&["check", file.to_str().unwrap()]);
+    assert!(text(&checked.stdout).contains("bad.yaml: line 2"), "{}", text(&checked.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_in_use_is_reported_with_its_key() {
+    let backend = Backend::text("hello").await;
+    let up = Up::start(backend.address, "");
+    let folder = tempfile::tempdir().unwrap();
+    for (addresses, key) in [
+        ([up.listen, free_addresses()[0]], format!("listen[0]: cannot listen on {}", up.listen)),
+        ([free_addresses()[0], up.admin], format!("admin: cannot listen on {}", up.admin)),
+    ] {
+        let file = write_config(folder.path(), addresses, backend.address, "");
+        let second = flurry(&["up", "-c", file.to_str().unwrap()]);
+        assert_eq!(second.status.code(), Some(1));
+        let message = text(&second.stderr);
+        assert!(message.contains(&key) && message.contains("another program listens there"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_shows_a_table_or_json_and_says_where_nobody_is() {
+    let backend = Backend::text("hello").await;
+    let up = Up::start(backend.address, "");
+    let shown = flurry(&["status", "-c", up.file.to_str().unwrap()]);
+    let table = text(&shown.stdout);
+    assert!(table.contains(&format!("tier      tier (serving) on {}", up.listen)), "{table}");
+    assert!(table.contains(&format!("{}  ready", backend.address)), "{table}");
+    let shown = flurry(&["status", "--json", "--admin", &up.admin.to_string()]);
+    let status: balancer::admin::status::Status = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(status.scaling.ready, 1);
+    let nobody = free_addresses()[0];
+    let shown = flurry(&["status", "--admin", &nobody.to_string()]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(text(&shown.stderr).contains(&format!("no admin listener at {nobody}")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_loses_no_request() {
+    let backend = Backend::serve(|_| async {
+        tokio::time::sleep(SECOND / 200).await;
+        ok("hello")
+    })
+    .await;
+    let mut up = Up::start(backend.address, "");
+    let load = Load::start(up.listen, 16);
+    tokio::time::sleep(SECOND / 2).await;
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.exit_code().await, Some(0));
+    let outcome = load.ended().await;
+    assert!(outcome.failures.is_empty(), "{:?}", &outcome.failures[..outcome.failures.len().min(5)]);
+    assert!(outcome.answered > 500, "{}", outcome.answered);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_flight_is_finished_and_the_drain_is_visible() {
+    let backend = Backend::serve(|_| async {
+        tokio::time::sleep(SECOND).await;
+        ok("finished")
+    })
+    .await;
+    let mut up = Up::start(backend.address, "");
+    let mut stream = TcpStream::connect(up.listen).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually("it arrived", || backend.count() == 1).await;
+    up.signal(Signal::SIGTERM);
+    tokio::time::sleep(SECOND / 4).await;
+    assert_eq!(fetch_status(up.admin).await.unwrap().tier.state, "draining");
+    assert!(TcpStream::connect(up.listen).await.is_err(), "nobody new gets in");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("connection: close") && answer.ends_with("finished"), "{answer}");
+    assert_eq!(up.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_outlast_the_drain_are_cut() {
+    let backend = Backend::serve(|_| async {
+        tokio::time::sleep(60 * SECOND).await;
+        ok("too late")
+    })
+    .await;
+    let mut up = Up::start(backend.address, "timeouts: {drain: 500ms}");
+    let mut stream = TcpStream::connect(up.listen).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually("it arrived", || backend.count() == 1).await;
+    let start = Instant::now();
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.exit_code().await, Some(0));
+    assert!(start.elapsed() > SECOND / 2 && start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_does_not_wait() {
+    let backend = Backend::serve(|_| async {
+        tokio::time::sleep(60 * SECOND).await;
+        ok("too late")
+    })
+    .await;
+    let mut up = Up::start(backend.address, "");
+    let mut stream = TcpStream::connect(up.listen).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually("it arrived", || backend.count() == 1).await;
+    let start = Instant::now();
+    up.signal(Signal::SIGTERM);
+    tokio::time::sleep(SECOND / 4).await;
+    up.signal(Signal::SIGTERM);
+    up.exit_code().await;
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+}

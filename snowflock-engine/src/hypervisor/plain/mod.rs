@@ -1,0 +1,57 @@
+//! A driver made of plain memory, for tests: all of a fork but QEMU.
+//!
+//! Each VM is a process (`flurry-plain-vm`) that maps its memory as QEMU does,
+//! a RAM file shared or an image privately, and speaks the shim's protocol. In
+//! place of vCPUs it has threads that read and write pages as they are told
+//! over [`Vcpu`]; its registers are its device state; its agent answers as the
+//! agent in a guest does, and touches memory for it.
+//!
+//! - [`content`]: what tests put into pages
+//! - [`vm`]: the VM and its shell, seen from the host
+//! - [`vcpu`]: the host's line to a vCPU
+//! - `guest`: the program in the process
+//! - `protocol`: what both say to each other
+
+use std::path::PathBuf;
+
+use super::{BootImage, Hypervisor, HypervisorError, Place, Shell, Vm};
+
+mod agent;
+pub mod content;
+mod guest;
+mod protocol;
+pub mod vcpu;
+mod vm;
+
+pub use guest::run as run_guest;
+pub use protocol::{Registers, Verdict};
+pub use vcpu::Vcpu;
+
+use vm::Start;
+
+/// The driver.
+#[derive(Debug, Clone)]
+pub struct Plain {
+    /// The program `flurry-plain-vm`.
+    pub program: PathBuf,
+    /// Memory of each VM, bytes; a multiple of the page size.
+    pub memory_bytes: u64,
+    /// State folder of the engine, which marks the processes as its own.
+    pub folder: PathBuf,
+    /// User that the VMs run as; `None` for the own one. Without rights, a VM has no userfaultfd.
+    pub user: Option<u32>,
+}
+
+impl Hypervisor for Plain {
+    fn boot(&self, place: Place, _image: &BootImage) -> Result<Box<dyn Vm>, HypervisorError> {
+        Ok(Box::new(vm::PlainVm::start(self, place, Start::Boot)?))
+    }
+
+    fn shell(&self, place: Place) -> Result<Box<dyn Shell>, HypervisorError> {
+        Ok(Box::new(vm::PlainVm::start(self, place, Start::Hollow)?))
+    }
+
+    fn accelerator(&self) -> &str {
+        "plain"
+    }
+}

@@ -1,0 +1,1 @@
+//! What clones of one checkpoint share, and what they do not.
