@@ -1,13 +1,14 @@
 //! Keeps a checkpoint as it was while its VM goes on: copy-on-write by
 //! userfaultfd write protection.
 //!
-//!   freeze: protect all of memory (the VM is paused)
+//!   freeze: protect all of memory that holds anything (the VM is paused)
 //!   write:  save the old page into every checkpoint that has not got it,
 //!           then lift the protection, which lets the write through
 //!   thaw:   forget a checkpoint; with the last one all protection is lifted
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -17,6 +18,7 @@ use super::bitmap::PageState;
 use super::image::Image;
 use super::protocol::CheckpointId;
 use super::{PAGE_BYTES, Page, PageIndex, Region};
+use crate::sys::memory::data_ranges;
 use crate::sys::uffd::Uffd;
 
 /// How the old content of a page is read, at the moment of the first write.
@@ -55,12 +57,27 @@ impl Freezer {
     /// The VM is gone, or its memory is not registered; then nothing is frozen.
     pub fn freeze(&self, uffd: &Uffd, checkpoint: CheckpointId, image: Image) -> io::Result<Duration> {
         let start = Instant::now();
-        self.resume(checkpoint, image);
-        if let Err(error) = uffd.protect(self.region.address, self.region.len) {
-            self.forget(checkpoint);
-            return Err(error);
-        }
+        // No write is let through by half a freeze.
+        let mut live = self.checkpoints.write().unwrap_or_else(PoisonError::into_inner);
+        self.protect(uffd, &image)?;
+        live.push((checkpoint, image));
         Ok(start.elapsed())
+    }
+
+    /// Protects what holds something. Pages that a root parent has never touched are holes of its RAM
+    /// file, and that much is known of them for ever: they are zero.
+    fn protect(&self, uffd: &Uffd, image: &Image) -> io::Result<()> {
+        let OldContent::RamFile(ram) = &self.old else {
+            return uffd.protect(self.region.address, self.region.len);
+        };
+        let mut hole = 0;
+        for data in data_ranges(ram)? {
+            mark_zero(image, hole..data.start);
+            uffd.protect(self.region.address + data.start, data.end - data.start)?;
+            hole = data.end;
+        }
+        mark_zero(image, hole..self.region.len);
+        Ok(())
     }
 
     /// Ends a checkpoint: what the VM writes from now on is not saved for it.
@@ -133,5 +150,12 @@ impl Freezer {
 
     fn live(&self) -> RwLockReadGuard<'_, Vec<(CheckpointId, Image)>> {
         self.checkpoints.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Marks all pages of a range of bytes as zero.
+fn mark_zero(image: &Image, bytes: Range<u64>) {
+    for page in PageIndex::containing(bytes.start).0..PageIndex::containing(bytes.end).0 {
+        image.present().insert_zero(PageIndex(page));
     }
 }

@@ -7,14 +7,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-
-use nix::unistd::{Whence, lseek};
 
 use super::bitmap::{PageBitmap, PageState};
 use super::{PAGE_BYTES, Page, PageIndex};
-use crate::sys::memory::memfd;
+use crate::sys::memory::{data_ranges, memfd};
 
 /// An image file with its presence bitmap.
 #[derive(Debug)]
@@ -123,19 +120,13 @@ impl Image {
     /// # Errors
     /// The file cannot be searched.
     pub fn recount(&self) -> io::Result<()> {
-        let mut at = 0;
-        loop {
-            let data = match lseek(self.file.as_fd(), at, Whence::SeekData) {
-                Ok(data) => data,
-                Err(nix::errno::Errno::ENXIO) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            let hole = lseek(self.file.as_fd(), data, Whence::SeekHole)?;
-            for page in data as u64 / PAGE_BYTES as u64..(hole as u64).div_ceil(PAGE_BYTES as u64) {
+        for range in data_ranges(&self.file)? {
+            let pages = range.start / PAGE_BYTES as u64..range.end.div_ceil(PAGE_BYTES as u64);
+            for page in pages {
                 self.present.insert(PageIndex(page as u32));
             }
-            at = hole;
         }
+        Ok(())
     }
 }
 

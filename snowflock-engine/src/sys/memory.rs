@@ -6,12 +6,15 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::unistd::{Whence, lseek};
 
 /// Creates an anonymous file in memory, all holes, of `len` bytes.
 ///
@@ -21,6 +24,24 @@ pub fn memfd(name: &str, len: u64) -> io::Result<File> {
     let file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
     file.set_len(len)?;
     Ok(file)
+}
+
+/// The parts of a file that are not holes, in order, as byte ranges.
+///
+/// # Errors
+/// The file system cannot tell.
+pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    loop {
+        let data = match lseek(file.as_fd(), at, Whence::SeekData) {
+            Ok(data) => data,
+            Err(Errno::ENXIO) => return Ok(ranges),
+            Err(error) => return Err(error.into()),
+        };
+        at = lseek(file.as_fd(), data, Whence::SeekHole)?;
+        ranges.push(data as u64..at as u64);
+    }
 }
 
 /// A shared mapping of a file as 64-bit atomic words. Dropping it unmaps.

@@ -15,6 +15,7 @@
 use std::path::PathBuf;
 
 use super::{BootImage, Hypervisor, HypervisorError, Place, Shell, Vm};
+use crate::descriptor::Driver;
 
 mod agent;
 pub mod content;
@@ -51,7 +52,11 @@ impl Hypervisor for Plain {
         Ok(Box::new(vm::PlainVm::start(self, place, Start::Hollow)?))
     }
 
-    fn accelerator(&self) -> &str {
-        "plain"
+    fn driver(&self) -> Driver {
+        Driver {
+            name: "plain".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            accelerator: "plain".into(),
+        }
     }
 }

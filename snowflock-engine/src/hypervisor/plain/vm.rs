@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::Plain;
 use super::protocol::{AGENT_FD, Answer, CONTROL_FD, Control, RAM_FD, Registers, SHIM_SOCKET, hear, say};
+use crate::descriptor::DiskLayer;
 use crate::hypervisor::qemu::shim::ShimAccess;
 use crate::hypervisor::{FrozenDisk, HypervisorError, MemoryAccess, Place, Seed, Shell, Vm};
 use crate::network::Port;
@@ -125,7 +126,9 @@ impl Shell for PlainVm {
     fn seed(self: Box<Self>, seed: &Seed<'_>) -> Result<Box<dyn Vm>, HypervisorError> {
         let registers: Registers = serde_json::from_slice(seed.device_state)
             .map_err(|error| self.refused("loading the device state", error))?;
-        std::fs::metadata(&seed.disk.newest).map_err(|error| self.refused("attaching the disk", error))?;
+        for layer in &seed.disk.layers {
+            std::fs::metadata(&layer.path).map_err(|error| self.refused("attaching the disk", error))?;
+        }
         self.ask(&Control::Seed(registers))?;
         Ok(self)
     }
@@ -167,7 +170,7 @@ impl Vm for PlainVm {
             source,
         })?;
         self.layers += 1;
-        Ok(FrozenDisk { newest, format: "raw".into(), bytes: 0 })
+        Ok(FrozenDisk { layers: vec![DiskLayer { path: newest, format: "raw".into() }], bytes: 1 << 20 })
     }
 
     fn describe(&mut self) -> Result<Vec<u8>, HypervisorError> {
