@@ -1,0 +1,4 @@
+//! A whole tier under a changing load: it grows, shrinks, tells why, and no request fails.
+
+mod scale;
+mod scarcity;
