@@ -14,6 +14,8 @@
 
 use std::path::PathBuf;
 
+use crate::descriptor::Driver;
+
 use super::{BootImage, Hypervisor, HypervisorError, Place, Shell, Vm};
 
 mod agent;
@@ -51,7 +53,7 @@ impl Hypervisor for Plain {
         Ok(Box::new(vm::PlainVm::start(self, place, Start::Hollow)?))
     }
 
-    fn accelerator(&self) -> &str {
-        "plain"
+    fn driver(&self) -> Driver {
+        Driver { name: "plain".into(), version: env!("CARGO_PKG_VERSION").into(), accelerator: "none".into() }
     }
 }
