@@ -300,11 +300,11 @@ fn a_shell_refuses_a_state_or_a_disk_that_is_none() {
     let seeded = |state: &[u8], disk: &Path| {
         let mut shell = world.driver.shell(world.place()).unwrap();
         shell.adopt(checkpoint.image.file()).unwrap();
-        let disk =
-            snowflock_engine::hypervisor::FrozenDisk { newest: disk.into(), ..checkpoint.disk.clone() };
-        shell.seed(&Seed { device_state: state, disk: &disk }).err().map(|error| error.to_string())
+        let mut frozen = checkpoint.disk.clone();
+        frozen.layers[0].path = disk.into();
+        shell.seed(&Seed { device_state: state, disk: &frozen }).err().map(|error| error.to_string())
     };
-    let (state, disk) = (&checkpoint.state[..], &checkpoint.disk.newest);
+    let (state, disk) = (&checkpoint.state[..], &checkpoint.disk.layers[0].path);
     assert_eq!(seeded(state, disk), None);
     assert!(seeded(&state[1..], disk).unwrap().contains("loading the device state"));
     assert!(seeded(state, Path::new("/nowhere")).unwrap().contains("attaching the disk"));
