@@ -52,6 +52,12 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T, MemoryError>) -> String {
     }
 }
 
+/// By another process: a file that this one has open for writing, and lends to a child that another
+/// test starts just then, could not be run.
+fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
+}
+
 #[test]
 fn an_image_of_the_wrong_size_is_refused_by_the_shell() {
     let world = World::new(64);
@@ -71,7 +77,7 @@ fn without_userfaultfd_the_error_names_the_remedy() {
     let world = World::new(64);
     // A place where other users may run it.
     let program = world.folder.path().join("plain-vm");
-    std::fs::copy(&world.driver.program, &program).unwrap();
+    copy_program(&world.driver.program, &program);
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let driver = Plain { program, user: Some(65_534), ..world.driver.clone() };
     let mut shell = driver.shell(world.place()).unwrap();
@@ -242,7 +248,7 @@ fn freezing_memory_that_is_not_registered_freezes_nothing() {
 fn a_successor_that_cannot_be_started_is_an_error_for_every_caller() {
     let world = World::new(64);
     let program = world.folder.path().join("memtap");
-    std::fs::copy(MEMTAP, &program).unwrap();
+    copy_program(Path::new(MEMTAP), &program);
     let server = MemoryServer::start(program.clone(), world.folder.path().into(), Some(view(64))).unwrap();
     std::fs::remove_file(&program).unwrap();
     assert!(ProcessIdentity::of(server.pid()).unwrap().kill(Duration::from_secs(5)));
@@ -250,7 +256,7 @@ fn a_successor_that_cannot_be_started_is_an_error_for_every_caller() {
         let error = chain(&server.stats().unwrap_err());
         assert!(error.contains("cannot start"), "{error}");
     }
-    std::fs::copy(MEMTAP, &program).unwrap();
+    copy_program(Path::new(MEMTAP), &program);
     assert_eq!(server.complete().unwrap(), 64, "and it heals when it can");
 }
 
