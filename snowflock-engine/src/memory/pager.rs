@@ -6,6 +6,7 @@
 //!
 //! Clones that miss the same page at once queue up for it, so that it is fetched once.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -27,11 +28,18 @@ const RECORD_LIMIT: usize = 65_536;
 /// Locks over which pages are spread: faults on different pages seldom share one.
 const QUEUES: usize = 64;
 
+/// Pages in the order of their first faults.
+#[derive(Debug, Default)]
+struct Record {
+    order: Vec<PageIndex>,
+    seen: HashSet<PageIndex>,
+}
+
 /// The pages of one checkpoint on this host.
 #[derive(Debug)]
 pub struct Pager {
     view: FrozenView,
-    record: Mutex<Vec<PageIndex>>,
+    record: Mutex<Record>,
     recording: AtomicBool,
     counters: Counters,
     queues: [Mutex<()>; QUEUES],
@@ -59,6 +67,7 @@ impl Pager {
         let start = Instant::now();
         let page = region.page_at(fault.address).ok_or(io::ErrorKind::InvalidInput)?;
         let address = region.address_of(page);
+        self.note(page);
         if self.obtain(page)? == Content::Zero {
             match freezer.unless_frozen(|| give_zero(uffd, address, fault.write)) {
                 Some(given) => given?,
@@ -84,16 +93,13 @@ impl Pager {
             Content::Read => {
                 if self.view.image.fill(page, &buffer)? {
                     self.counters.fetched();
-                    self.note(page);
                 } else {
                     self.counters.repeated();
                 }
             }
             Content::Zero => {
                 self.counters.zero();
-                if self.view.image.present().insert_zero(page) {
-                    self.note(page);
-                }
+                self.view.image.present().insert_zero(page);
             }
         }
         Ok(content)
@@ -138,7 +144,7 @@ impl Pager {
     /// Ends the record and returns it: pages in the order of their first fault.
     pub fn take_record(&self) -> Vec<PageIndex> {
         self.recording.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *self.record.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.record.lock().unwrap_or_else(PoisonError::into_inner)).order
     }
 
     /// What happened so far.
@@ -150,8 +156,8 @@ impl Pager {
     fn note(&self, page: PageIndex) {
         if self.recording.load(Ordering::Relaxed) {
             let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-            if record.len() < RECORD_LIMIT {
-                record.push(page);
+            if record.order.len() < RECORD_LIMIT && record.seen.insert(page) {
+                record.order.push(page);
             }
         }
     }

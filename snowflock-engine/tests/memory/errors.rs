@@ -195,6 +195,7 @@ fn an_image_that_does_not_fit_the_guest_is_not_used_to_freeze_it() {
 fn the_memory_of_a_dead_vm_cannot_be_frozen_or_served() {
     let world = World::new(64);
     let mut parent = world.boot();
+    parent.vcpu().write(0, 1, 0, seed()).unwrap();
     let vm = parent.vm.get_mut().unwrap();
     let memory = vm.memory().hand_over().unwrap();
     assert!(vm.process().kill(Duration::from_secs(5)));
@@ -237,7 +238,9 @@ fn freezing_memory_that_is_not_registered_freezes_nothing() {
     let (process, _child) = process(MEMSERVER);
     let uffd = snowflock_engine::sys::uffd::Uffd::open().unwrap();
     let region = Region { address: 0x7000_0000_0000, len: 4 * PAGE_BYTES as u64 };
-    let ram_file = Some(memfd("ram", region.len).unwrap());
+    let ram = memfd("ram", region.len).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&ram, b"content", 0).unwrap();
+    let ram_file = Some(ram);
     let memory = GuestMemory { guest: GuestId(0), pid: std::process::id(), region, uffd, ram_file };
     process.add_guest(&memory, &[]).unwrap();
     let why = refused(process.freeze(GuestId(0), CheckpointId(1), &Image::new(4).unwrap()));
