@@ -255,3 +255,25 @@ async fn removing_a_backend_cuts_the_request_it_never_answers() {
     let (head, _) = wire.answer().await;
     assert!(head.starts_with("HTTP/1.1 502"), "{head}");
 }
+
+#[tokio::test]
+async fn idle_connections_to_a_removed_backend_are_closed() {
+    let (ended, mut end) = tokio::sync::mpsc::unbounded_channel();
+    let address = raw_backend(move |mut stream: TcpStream, _| {
+        let ended = ended.clone();
+        async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            ended.send(read_head(&mut stream).await.is_none()).unwrap();
+        }
+    })
+    .await;
+    let front = ready_front(&[address], "").await;
+    let mut wire = Wire::connect(&front).await;
+    assert_eq!(wire.get("/").await.1, "ok");
+    let pool = front.handles().pool;
+    let id = BackendId::from(address.to_string());
+    assert_eq!(pool.drain(&id, SECOND).await, Ok(Drained::Empty));
+    pool.remove(&id).unwrap();
+    let closed = tokio::time::timeout(SECOND / 2, end.recv()).await.expect("closed at once");
+    assert_eq!(closed, Some(true));
+}

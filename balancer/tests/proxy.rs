@@ -82,6 +82,27 @@ async fn bodies_pass_with_length_and_in_chunks() {
 }
 
 #[tokio::test]
+async fn large_bodies_pass_unchanged_both_ways() {
+    let backend = Backend::serve(|request| async move {
+        Response::new(Full::new(request.into_body().collect().await.unwrap().to_bytes()))
+    })
+    .await;
+    let front = ready_front(&[backend.address], "").await;
+    let stream = tokio::net::TcpStream::connect(front.listen()[0]).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let sent: Bytes = (0..8_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for _ in 0..3 {
+        let request = Request::post("/").header("host", "a").body(Full::new(sent.clone())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let got = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        sender.ready().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways() {
     let address = raw_backend(|mut stream, head| async move {
         let mut body = Vec::new();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use snowflock_engine::control::{Created, Engine, EngineSpec, LifeState, Programs, Ticket, TicketAnswer, VmView};
+use snowflock_engine::control::{
+    Created, Engine, EngineSpec, LifeState, Programs, Ticket, TicketAnswer, VmView,
+};
 use snowflock_engine::hypervisor::qemu::Wish;
 use snowflock_engine::hypervisor::{BootImage, Machine};
 use snowflock_engine::memory::protocol::CheckpointId;

@@ -52,7 +52,8 @@ pub struct Config {
 
 impl Config {
     fn yaml(&self, name: &str, network: &str) -> String {
-        let Self { port, accelerator, boot_deadline, shells, min, max, health_path, listen, admin, .. } = self;
+        let Self { port, accelerator, boot_deadline, shells, min, max, health_path, listen, admin, .. } =
+            self;
         let qemu = self.qemu.as_ref().map(|path| format!("  qemu: {}\n", path.display()));
         format!(
             "name: {}
@@ -169,7 +170,8 @@ impl TierSite {
     #[must_use]
     pub fn up_through(&self, wrapper: &[&str]) -> Flurry {
         let (yaml, log) = (self.files.path().join("flurry.yaml"), self.files.path().join("log"));
-        std::fs::write(&yaml, self.config.yaml(self.name(), self.site.network())).expect("the configuration is written");
+        std::fs::write(&yaml, self.config.yaml(self.name(), self.site.network()))
+            .expect("the configuration is written");
         let program = programs::flurry();
         let mut line = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
         let mut command = Command::new(line.next().expect("a program"));
@@ -231,7 +233,8 @@ impl Ended {
     /// It does not.
     pub fn assert_complaint(&self, parts: &[&str]) {
         self.assert_code(1);
-        let complaint = self.log.lines().rev().take_while(|line| !line.contains(" INFO ")).collect::<Vec<_>>();
+        let complaint =
+            self.log.lines().rev().take_while(|line| !line.contains(" INFO ")).collect::<Vec<_>>();
         let complaint = complaint.join("\n");
         for part in parts {
             assert!(complaint.contains(part), "no {part:?} in its last words: {}", self.log);

@@ -1,5 +1,7 @@
 //! Tables of good and bad bytes, each read whole and byte by byte.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn whole(bytes: &[u8]) -> Result<Scanner, (usize, Malformed)> {
@@ -117,4 +119,64 @@ fn a_started_head_is_known_as_such() {
     assert!(scanner.in_head());
     scanner.scan(b"\r\n").unwrap();
     assert!(!scanner.in_head());
+}
+
+/// Pieces of requests, good and bad, from which byte strings are made.
+const PIECES: [&str; 22] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /x HTTP/1.1\r\n",
+    "Host: a\r\n",
+    "Content-Length: 0\r\n",
+    "Content-Length: 7\r\n",
+    "content-length:12\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: gzip\r\n",
+    "X: y\r\n",
+    "\r\n",
+    "\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "0\r\n",
+    "7\r\n",
+    "a;b=c\r\n",
+    "1234567",
+    "0123456789",
+    "\0",
+    " ",
+    "Trailer: z\r\n",
+];
+
+proptest! {
+    #[test]
+    fn how_bytes_are_cut_into_reads_changes_nothing(
+        pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..40),
+        cuts in prop::collection::vec(1_usize..20, 1..200),
+    ) {
+        let bytes = pieces.concat().into_bytes();
+        let mut scanner = Scanner::default();
+        let mut cut_verdict = Ok(());
+        let (mut from, mut sizes) = (0, cuts.iter().cycle());
+        while from < bytes.len() && cut_verdict.is_ok() {
+            let to = (from + sizes.next().copied().unwrap_or(1)).min(bytes.len());
+            cut_verdict = scanner.scan(&bytes[from..to]).map_err(|(at, why)| (from + at, why));
+            from = to;
+        }
+        match whole(&bytes) {
+            Ok(at_once) => {
+                prop_assert_eq!(cut_verdict, Ok(()));
+                prop_assert_eq!(at_once.at, scanner.at);
+                prop_assert_eq!(at_once.partial, scanner.partial);
+            }
+            Err(refused) => prop_assert_eq!(cut_verdict, Err(refused)),
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_scanner_panic(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+        let mut scanner = Scanner::default();
+        if let Err((at, _)) = scanner.scan(&bytes) {
+            prop_assert!(at < bytes.len());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Guest images: what a parent VM boots from, and how one is made.
 //!
 //! An image is a directory: `vmlinuz`, `initrd`, `disk.raw` or `disk.qcow2`, and `image.json`, the
-//! manifest. [`build`] makes one from Debian packages or from a disk of the user's own; [`Image::open`]
+//! manifest. [`build()`] makes one from Debian packages or from a disk of the user's own; [`Image::open`]
 //! reads one back and checks it before any VM is started on it.
 //!
 //! ```text

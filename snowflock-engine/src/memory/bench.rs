@@ -1,28 +1,35 @@
-//! Measures what a fault costs the guest: from the touch of an absent page to
-//! the moment when the toucher goes on.
+//! Measures what a fault costs the guest: from the touch of a page to the
+//! moment when the toucher goes on.
 //!
-//! This process plays the guest: it maps an image privately, and a real memtap
-//! serves it from a RAM file in which every page has content. Nothing of the
-//! host's network or of a hypervisor takes part.
+//! - [`local_fault_service`]: a clone reads a page that it has not got (memtap)
+//! - [`write_fault_service`]: a frozen parent writes to a page for the first time (memserver)
+//!
+//! This process plays the guest: it maps memory as one, and a real memory
+//! process serves it. Nothing of the host's network or of a hypervisor takes
+//! part. Every page has content, and is checked.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::frozen::{FrozenView, Source};
 use super::image::Image;
-use super::protocol::{GuestId, PagerStats};
+use super::protocol::{CheckpointId, GuestId, PagerStats};
 use super::remote::{GuestMemory, MemoryError, MemoryProcess};
 use super::{PAGE_BYTES, PageIndex, Region};
 use crate::hypervisor::plain::content;
 use crate::sys::memory::{SharedWords, memfd};
-use crate::sys::uffd::{Mode, Uffd};
+use crate::sys::uffd::{Mode, Uffd, explained};
 
 /// Fewer pages than this (64 MiB) fit into caches, which a guest's memory does not.
 pub const FEWEST_PAGES: u32 = 16_384;
+
+/// Seed of the content, and that of the order.
+const CONTENT: u64 = 1;
+const ORDER: u64 = 0x5eed;
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +89,14 @@ pub enum Walk {
     Ascending,
 }
 
-/// Touches every page of a guest of `pages` pages, in random order, each absent until then, and
-/// times each touch. `memtap` is the program, `folder` gets its log.
+/// Reads every page of a clone of `pages` pages, in random order, each absent until then, and times
+/// each touch. `memtap` is the program, `folder` gets its log.
 ///
 /// # Errors
 /// See [`BenchError`].
 pub fn local_fault_service(memtap: &Path, folder: &Path, pages: u32) -> Result<Distribution, BenchError> {
-    if pages < FEWEST_PAGES {
-        return Err(BenchError::TooFewPages { asked: pages });
-    }
-    fault_service(memtap, folder, pages, Walk::Random(0x5eed)).map(|(touches, _)| touches)
+    check(pages)?;
+    fault_service(memtap, folder, pages, Walk::Random(ORDER)).map(|(touches, _)| touches)
 }
 
 /// The same over any number of pages in a chosen order, with what memtap counted.
@@ -104,37 +109,85 @@ pub fn fault_service(
     pages: u32,
     walk: Walk,
 ) -> Result<(Distribution, PagerStats), BenchError> {
-    const CONTENT: u64 = 1;
-    let bytes = u64::from(pages) * PAGE_BYTES as u64;
-    let ram = memfd("flurry-bench-ram", bytes)?;
+    let view = FrozenView { image: Image::new(pages)?, source: Source::RamFile(filled_ram(pages)?) };
+    let memory = SharedWords::map_private(view.image.file(), words(pages))?;
+    let guest = guest(&memory, pages, Mode::MissingAndWriteProtect, None)?;
+    with_process(memtap, folder, |process| {
+        process.open(&view, false)?;
+        process.add_guest(&guest, &[])?;
+        let touches = touch(&memory, pages, walk, |word| word.load(Ordering::Relaxed))?;
+        Ok((touches, process.stats()?.pager))
+    })
+}
+
+/// Writes to every page of a frozen parent of `pages` pages, in random order, each protected until
+/// then, and times each write. `memserver` is the program, `folder` gets its log.
+///
+/// # Errors
+/// See [`BenchError`].
+pub fn write_fault_service(memserver: &Path, folder: &Path, pages: u32) -> Result<Distribution, BenchError> {
+    check(pages)?;
+    let (ram, image) = (filled_ram(pages)?, Image::new(pages)?);
+    let memory = SharedWords::map(&ram, words(pages))?;
+    let guest = guest(&memory, pages, Mode::WriteProtect, Some(ram))?;
+    with_process(memserver, folder, |process| {
+        process.add_guest(&guest, &[])?;
+        process.freeze(guest.guest, CheckpointId(1), &image)?;
+        let touches =
+            touch(&memory, pages, Walk::Random(ORDER), |word| word.fetch_xor(u64::MAX, Ordering::Relaxed))?;
+        let mut saved = [0; PAGE_BYTES];
+        for page in (0..pages).map(PageIndex) {
+            image.read(page, &mut saved)?;
+            if saved != content::page(CONTENT, page) {
+                return Err(BenchError::WrongPage(page));
+            }
+        }
+        Ok(touches)
+    })
+}
+
+fn check(pages: u32) -> Result<(), BenchError> {
+    if pages < FEWEST_PAGES { Err(BenchError::TooFewPages { asked: pages }) } else { Ok(()) }
+}
+
+fn words(pages: u32) -> usize {
+    pages as usize * content::PAGE_WORDS
+}
+
+fn filled_ram(pages: u32) -> io::Result<File> {
+    let ram = memfd("flurry-bench-ram", u64::from(pages) * PAGE_BYTES as u64)?;
     for page in (0..pages).map(PageIndex) {
         ram.write_all_at(&content::page(CONTENT, page), page.offset())?;
     }
-    let view = FrozenView { image: Image::new(pages)?, source: Source::RamFile(ram) };
+    Ok(ram)
+}
+
+fn guest(memory: &SharedWords, pages: u32, mode: Mode, ram_file: Option<File>) -> io::Result<GuestMemory> {
+    let region = Region { address: memory.address(), len: u64::from(pages) * PAGE_BYTES as u64 };
+    let uffd = Uffd::open().map_err(explained)?;
+    uffd.register(region.address, region.len, mode)?;
+    Ok(GuestMemory { guest: GuestId(1), pid: std::process::id(), region, uffd, ram_file })
+}
+
+fn with_process<T>(
+    program: &Path,
+    folder: &Path,
+    run: impl FnOnce(&MemoryProcess) -> Result<T, BenchError>,
+) -> Result<T, BenchError> {
     let log = File::options().create(true).append(true).open(folder.join("memory.log"))?;
-    let (process, mut child) = MemoryProcess::start(memtap, folder, log)?;
-    let touched = process.open(&view, false).map_err(BenchError::from).and_then(|()| {
-        let memory = SharedWords::map_private(view.image.file(), bytes as usize / 8)?;
-        let uffd = Uffd::open()?;
-        let region = Region { address: memory.address(), len: bytes };
-        uffd.register(region.address, region.len, Mode::MissingAndWriteProtect)?;
-        let guest = GuestMemory { guest: GuestId(1), pid: std::process::id(), region, uffd, ram_file: None };
-        process.add_guest(&guest, &[])?;
-        let touches = touch(&memory, pages, walk, CONTENT)?;
-        let stats = process.stats()?.pager;
-        uffd_ends(&guest)?;
-        Ok((touches, stats))
-    });
+    let (process, mut child) = MemoryProcess::start(program, folder, log)?;
+    let outcome = run(&process);
     drop(process);
     let _ = child.wait();
-    touched
+    outcome
 }
 
-fn uffd_ends(guest: &GuestMemory) -> io::Result<()> {
-    guest.uffd.unregister(guest.region.address, guest.region.len)
-}
-
-fn touch(memory: &SharedWords, pages: u32, walk: Walk, seed: u64) -> Result<Distribution, BenchError> {
+fn touch(
+    memory: &SharedWords,
+    pages: u32,
+    walk: Walk,
+    access: impl Fn(&AtomicU64) -> u64,
+) -> Result<Distribution, BenchError> {
     let order = match walk {
         Walk::Random(seed) => seed,
         Walk::Ascending => 0,
@@ -143,9 +196,9 @@ fn touch(memory: &SharedWords, pages: u32, walk: Walk, seed: u64) -> Result<Dist
     for page in content::shuffled(0, pages, order) {
         let word = &memory.words()[page.0 as usize * content::PAGE_WORDS];
         let before = Instant::now();
-        let found = word.load(Ordering::Relaxed);
+        let found = access(word);
         samples.push(before.elapsed());
-        if found != content::word(seed, page, 0) {
+        if found != content::word(CONTENT, page, 0) {
             return Err(BenchError::WrongPage(page));
         }
     }
@@ -169,5 +222,7 @@ mod tests {
     fn too_few_pages_are_refused_before_anything_starts() {
         let refused = local_fault_service(Path::new("/nowhere"), Path::new("/nowhere"), FEWEST_PAGES - 1);
         assert!(matches!(refused, Err(BenchError::TooFewPages { asked: 16_383 })));
+        let refused = write_fault_service(Path::new("/nowhere"), Path::new("/nowhere"), 0);
+        assert!(matches!(refused, Err(BenchError::TooFewPages { asked: 0 })));
     }
 }

@@ -8,7 +8,7 @@
 //! - [`freezer`]: keeps it so while the VM goes on (the memserver's half)
 //! - [`pager`]: gives clones the pages that they miss (memtap's half)
 //! - [`protocol`], [`remote`]: how the engine talks to both processes
-//! - [`bench`]: what a fault costs a guest
+//! - [`mod@bench`]: what a fault costs a guest
 
 pub mod bench;
 pub mod bitmap;

@@ -113,7 +113,7 @@ pub struct PagerStats {
     pub faults: u64,
     /// Pages put into the image because of a fault.
     pub fetched: u64,
-    /// Pages read again because two faults met: work done twice.
+    /// Pages read although the memserver saved them at the same time: work done twice.
     pub repeated: u64,
     /// Pages put into the image ahead of a fault.
     pub prefetched: u64,

@@ -228,3 +228,45 @@ impl MemoryProcess {
         MemoryError::Refused { pid: self.pid, why: format!("unexpected answer {answer:?}") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that answers every request with these bytes, or hangs up.
+    fn that_says(bytes: &'static [u8]) -> MemoryProcess {
+        let (ours, theirs) = Channel::pair().unwrap();
+        std::thread::spawn(move || {
+            while theirs.receive().is_ok() && !bytes.is_empty() && theirs.send(bytes, &[]).is_ok() {}
+        });
+        MemoryProcess { channel: Mutex::new(ours), pid: 77 }
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_refused() {
+        let process = that_says(br#""done""#);
+        for error in [
+            process.stats().map(drop).unwrap_err(),
+            process.complete().map(drop).unwrap_err(),
+            process.prefetch(&[]).map(drop).unwrap_err(),
+            process.freeze(GuestId(0), CheckpointId(0), &Image::new(1).unwrap()).map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.to_string(), "memory process 77: unexpected answer Done");
+        }
+        let no_file = process.take_record().unwrap_err();
+        assert!(matches!(no_file, MemoryError::Gone { pid: 77, .. }), "{no_file}");
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_words() {
+        let error = that_says(br#"{"failed":{"why":"no such page"}}"#).complete().unwrap_err();
+        assert_eq!(error.to_string(), "memory process 77: no such page");
+    }
+
+    #[test]
+    fn one_that_hangs_up_or_talks_nonsense_is_gone() {
+        for bytes in [&b""[..], b"hello"] {
+            assert!(matches!(that_says(bytes).stats(), Err(MemoryError::Gone { pid: 77, .. })));
+        }
+    }
+}

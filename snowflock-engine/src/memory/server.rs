@@ -63,7 +63,7 @@ impl Server {
                 let uffd = Uffd::from(next(&mut fds)?);
                 let old = match root {
                     true => OldContent::RamFile(next(&mut fds)?.into()),
-                    false => OldContent::ProcessMemory(File::open(format!("/proc/{pid}/mem"))?),
+                    false => OldContent::ProcessMemory(memory_of(pid)?),
                 };
                 let freezer = Freezer::new(region, old);
                 for checkpoint in checkpoints {
@@ -113,7 +113,10 @@ impl Server {
     ) -> Reply {
         let guest = self.guests.get(&guest).ok_or_else(|| unknown(guest))?;
         let image = next_image(fds, guest.region())?;
-        let took = guest.freezer().freeze(guest.uffd(), checkpoint, image)?;
+        let took = guest
+            .freezer()
+            .freeze(guest.uffd(), checkpoint, image)
+            .map_err(|e| io::Error::new(e.kind(), format!("its memory cannot be write-protected: {e}")))?;
         Ok((Answer::Frozen { micros: took.as_micros() as u64 }, None))
     }
 
@@ -140,6 +143,11 @@ fn next_image(fds: &mut impl Iterator<Item = OwnedFd>, region: Region) -> io::Re
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     Ok(image)
+}
+
+fn memory_of(pid: u32) -> io::Result<File> {
+    let path = format!("/proc/{pid}/mem");
+    File::open(&path).map_err(|e| io::Error::new(e.kind(), format!("cannot open {path}: {e}")))
 }
 
 fn unknown(guest: GuestId) -> io::Error {

@@ -25,6 +25,9 @@ use crate::sys::uffd::{Fault, Uffd};
 
 /// How long to look for the next fault before sleeping.
 const SPIN: Duration = Duration::from_micros(30);
+/// A fault that could not be resolved (no memory was left, say) is tried again after this long.
+const RETRY: Duration = Duration::from_millis(500);
+const _: () = assert!(RETRY.as_millis() < u16::MAX as u128, "it is a timeout of poll");
 
 /// A guest and the thread that serves it. Dropping it ends the thread.
 pub(super) struct Guest {
@@ -90,28 +93,38 @@ impl Serving {
     fn run(&self) {
         let mut faults = Vec::new();
         let mut last = Instant::now();
+        let mut retry_at = None;
         while !self.stopping.load(Ordering::Relaxed) {
             if let Err(error) = self.uffd.read(&mut faults) {
                 tracing::error!(%error, "faults cannot be read any more: this guest is not served");
                 return;
             }
             for fault in &faults {
-                self.resolve(*fault);
+                if !self.resolve(*fault) {
+                    retry_at = retry_at.or(Some(Instant::now() + RETRY));
+                }
             }
             match faults.is_empty() {
                 false => last = Instant::now(),
                 true if last.elapsed() < SPIN => std::thread::yield_now(),
-                true => self.sleep(),
+                true => self.sleep(retry_at),
+            }
+            if retry_at.is_some_and(|at| at <= Instant::now()) {
+                retry_at = None;
+                // Who waits faults again.
+                let _ = self.uffd.wake(self.region.address, self.region.len);
             }
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&self, until: Option<Instant>) {
         let mut wait = [
             PollFd::new(self.uffd.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut wait, PollTimeout::NONE) {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now()).as_millis() as u16 + 1;
+        let limit = until.map_or(PollTimeout::NONE, |at| PollTimeout::from(left(at)));
+        match poll(&mut wait, limit) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
                 tracing::error!(%error, "waiting for faults");
@@ -121,17 +134,19 @@ impl Serving {
     }
 
     /// A guest whose fault cannot be resolved waits: going on with wrong memory would be worse. The
-    /// engine's watchdog finds it.
-    fn resolve(&self, fault: Fault) {
+    /// engine's watchdog finds it. `false`: it is to be tried again.
+    fn resolve(&self, fault: Fault) -> bool {
         let done = match (&self.pager, self.region.page_at(fault.address)) {
             (_, Some(page)) if fault.protected => self.freezer.on_write(&self.uffd, page),
             (Some(pager), _) => pager.on_absent(&self.uffd, self.region, fault, &self.freezer),
             (None, _) => Err(io::Error::other("an absent page in a guest that has all")),
         };
         match done {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            Err(error) => tracing::error!(%error, ?fault, "fault not resolved"),
-            Ok(()) => {}
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                tracing::error!(%error, ?fault, "fault not resolved");
+                false
+            }
+            Ok(()) | Err(_) => true,
         }
     }
 }

@@ -12,8 +12,9 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-/// Descriptors that one message may carry at most.
-pub const MAX_FDS: usize = 64;
+/// Descriptors that one message may carry at most: the kernel's own limit (`SCM_MAX_FD`). A view needs
+/// three, and four more for every fork above it; a guest two for every live checkpoint.
+pub const MAX_FDS: usize = 253;
 /// Bytes that one message may have at most.
 pub const MAX_BYTES: usize = 16 * 1024;
 
@@ -145,4 +146,51 @@ impl Listener {
 
 fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_as_many_descriptors_as_the_kernel_allows_and_no_more() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(b"x", &[b.as_fd(); MAX_FDS]).unwrap();
+        assert_eq!(b.receive().unwrap().fds.len(), MAX_FDS);
+        assert!(a.send(b"x", &[b.as_fd(); MAX_FDS + 1]).is_err());
+        a.send(b"y", &[]).unwrap();
+        assert_eq!(b.receive().unwrap().bytes, b"y");
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_and_the_longest_passes() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&[7; MAX_BYTES], &[]).unwrap();
+        assert_eq!(b.receive().unwrap().bytes.len(), MAX_BYTES);
+        a.send(&[7; MAX_BYTES + 1], &[a.as_fd()]).unwrap();
+        assert_eq!(b.receive().unwrap_err().to_string(), "message longer than its limit");
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_and_one_that_is_silent_differ() {
+        let (a, b) = Channel::pair().unwrap();
+        a.set_timeout(Some(Duration::from_millis(5))).unwrap();
+        assert_eq!(a.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(b);
+        assert_eq!(a.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(a.send(b"x", &[]).is_err());
+    }
+
+    #[test]
+    fn a_path_is_bound_once_and_nobody_is_met_where_nobody_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(Channel::connect(&path).is_err());
+        let listener = Listener::bind(&path).unwrap();
+        assert!(Listener::bind(&path).is_err());
+        assert!(Listener::bind(&folder.path().join("x".repeat(108))).is_err());
+        let ours = Channel::connect(&path).unwrap();
+        ours.send(b"hello", &[]).unwrap();
+        assert_eq!(listener.accept().unwrap().receive().unwrap().bytes, b"hello");
+    }
 }

@@ -115,8 +115,16 @@ impl Uffd {
         // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
         let uffd = Self(unsafe { File::from_raw_fd(raw as i32) });
         let mut api = Api { api: UFFD_API, features: NEEDED, ioctls: 0 };
-        uffd.ioctl(IOCTL_API, &mut api)?;
+        uffd.ioctl(IOCTL_API, &mut api).map_err(|_| io::Error::from_raw_os_error(libc::EOPNOTSUPP))?;
         Ok(uffd)
+    }
+
+    /// Whether this process, and those that it starts, can use userfaultfd.
+    ///
+    /// # Errors
+    /// As for [`Uffd::open`], in words, with the remedy.
+    pub fn probe() -> io::Result<()> {
+        Self::open().map(drop).map_err(explained)
     }
 
     /// Asks for faults in `[start, start + len)`, in bytes, both multiples of the page size.
@@ -227,6 +235,20 @@ impl Uffd {
     }
 }
 
+/// The error of [`Uffd::open`] in words, with the remedy; any other error as it is.
+#[must_use]
+pub fn explained(error: io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::EPERM) => "this user may not use userfaultfd: run as root, or with CAP_SYS_PTRACE",
+        Some(libc::ENOSYS) => "the kernel has no userfaultfd: use one with CONFIG_USERFAULTFD=y",
+        Some(libc::EOPNOTSUPP) => {
+            "the kernel's userfaultfd cannot write-protect files in memory: use Linux 5.19 or later"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), why)
+}
+
 fn exists_is_false(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -253,5 +275,30 @@ impl From<OwnedFd> for Uffd {
 impl AsFd for Uffd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_userfaultfd_names_its_remedy() {
+        let said = |errno| explained(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(said(libc::EPERM).contains("run as root"));
+        assert!(said(libc::ENOSYS).contains("CONFIG_USERFAULTFD"));
+        assert!(said(libc::EOPNOTSUPP).contains("Linux 5.19"));
+        assert!(said(libc::ENOMEM).contains("os error 12"), "others are left as they are");
+    }
+
+    #[test]
+    fn a_range_that_nobody_registered_is_refused() {
+        let uffd = Uffd::open().unwrap();
+        assert!(uffd.protect(0x1000_0000, 4096).is_err());
+        assert!(uffd.register(0x1000_0000, 4096, Mode::WriteProtect).is_err());
+        assert!(uffd.zero(0x1000_0000, 4096).is_err());
+        assert!(uffd.copy(0x1000_0000, &[0; 4096]).is_err());
+        assert!(uffd.wake(0x1000_0001, 4096).is_err(), "not at a page");
+        assert!(uffd.unregister(0x1000_0000, 4096).is_err());
     }
 }

@@ -34,7 +34,6 @@ pub(crate) fn seed() -> u64 {
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) driver: Plain,
-    pub(crate) pages: u32,
     next_vm: AtomicU32,
     next_checkpoint: AtomicU32,
 }
@@ -69,7 +68,7 @@ impl World {
             folder: folder.path().into(),
             user: None,
         };
-        Self { folder, driver, pages, next_vm: AtomicU32::new(0), next_checkpoint: AtomicU32::new(1) }
+        Self { folder, driver, next_vm: AtomicU32::new(0), next_checkpoint: AtomicU32::new(1) }
     }
 
     pub(crate) fn place(&self) -> Place {

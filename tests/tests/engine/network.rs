@@ -79,7 +79,9 @@ fn hear(tap: &mut File, guest: MacAddress) -> Vec<u8> {
                     return frame.to_vec();
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
             Err(error) => panic!("reading a tap: {error}"),
         }
         assert!(Instant::now() < until, "nothing came out of the tap");
@@ -104,12 +106,6 @@ fn packet(to: &Port, mac: MacAddress, ip: Ipv4Addr) -> Vec<u8> {
 
 /// An ARP answer (RFC 826) that claims `ip` for `claimed`.
 fn arp(to: &Port, sender: MacAddress, claimed: MacAddress, ip: Ipv4Addr) -> Vec<u8> {
-    let body = [
-        &[0, 1, 8, 0, 6, 4, 0, 2][..],
-        &claimed.0,
-        &ip.octets(),
-        &to.mac.0,
-        &to.ip.octets(),
-    ];
+    let body = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &claimed.0, &ip.octets(), &to.mac.0, &to.ip.octets()];
     frame(to, sender, ARP, &body.concat())
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snowflock_engine::control::{Engine, EngineError, TicketAnswer, View};
+use snowflock_engine::control::{Engine, EngineError, Programs, TicketAnswer, View};
 use snowflock_engine::memory::PAGE_BYTES;
+use snowflock_engine::memory::bench::local_fault_service;
 use snowflock_engine::memory::protocol::CheckpointId;
 use snowflock_engine::network::identity::CloneId;
 
@@ -107,6 +108,23 @@ fn config(options: &Options) -> Result<Config, BenchError> {
     Ok(loaded?)
 }
 
+/// From the touch of an absent page to the moment when the toucher goes on, with a real memtap.
+async fn fault_service() -> Result<Measurement, BenchError> {
+    const PAGES: u32 = 16_384;
+    let memtap = Programs::find()?.memtap;
+    let folder = std::env::temp_dir().join(format!("flurry-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let measure = {
+        let folder = folder.clone();
+        move || local_fault_service(&memtap, &folder, PAGES)
+    };
+    let measured = tokio::task::spawn_blocking(measure).await.map_err(io::Error::other)?;
+    std::fs::remove_dir_all(&folder)?;
+    let spread = measured.map_err(|error| BenchError::Failed(report(&error)))?;
+    let p50 = spread.p50.as_nanos() as f64 / 1e3;
+    Ok(Measurement::lower("fault service, local, p50", p50, "us").goals(25.0, 10.0))
+}
+
 struct Bench<'a> {
     options: &'a Options,
     tier: VmTier,
@@ -134,6 +152,7 @@ impl Bench<'_> {
         if self.options.clones > 0 {
             all.extend(self.litter().await?);
         }
+        all.push(fault_service().await?);
         Ok(all)
     }
 

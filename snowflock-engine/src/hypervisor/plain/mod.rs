@@ -53,10 +53,6 @@ impl Hypervisor for Plain {
     }
 
     fn driver(&self) -> Driver {
-        Driver {
-            name: "plain".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            accelerator: "plain".into(),
-        }
+        Driver { name: "plain".into(), version: env!("CARGO_PKG_VERSION").into(), accelerator: "none".into() }
     }
 }

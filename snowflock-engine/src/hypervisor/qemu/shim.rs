@@ -14,6 +14,7 @@ use crate::memory::{PAGE_BYTES, Region};
 use crate::network::identity::CloneId;
 use crate::shim_protocol::{Reply, Request};
 use crate::sys::fdpass::Channel;
+use crate::sys::uffd::explained;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,7 +52,7 @@ impl ShimAccess {
         let message = channel.receive()?;
         let region = match Reply::decode(&message.bytes)? {
             Reply::Region { address, len } => Region { address, len },
-            Reply::Failed { errno } => return Err(io::Error::from_raw_os_error(errno)),
+            Reply::Failed { errno } => return Err(explained(io::Error::from_raw_os_error(errno))),
         };
         let mut fds = message.fds.into_iter();
         let (Some(uffd), Some(file)) = (fds.next(), fds.next()) else {
