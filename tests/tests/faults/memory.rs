@@ -1,10 +1,11 @@
 //! Memory processes that are killed while guests need them, and shells and births cut short.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flurry_tests::engine::{Shape, TestEngine};
 use flurry_tests::wait::{LONG, until, until_true};
-use snowflock_engine::control::{CheckpointView, LifeState, MemoryServer};
+use snowflock_engine::control::{CheckpointView, LifeState, MemoryServer, View};
 use snowflock_engine::memory::protocol::CheckpointId;
 use snowflock_engine::network::identity::CloneId;
 use snowflock_engine::sys::process::ProcessIdentity;
@@ -78,9 +79,11 @@ async fn clones_that_die_as_shells_or_at_birth_fail_with_a_reason_and_others_are
     // One dies while it is born, beside a sibling that is not harmed.
     let ticket = engine.ticket(2).await;
     let (unlucky, lucky) = (ticket.clones[0], ticket.clones[1]);
+    let mut view = engine.view();
     let (created, ()) = tokio::join!(engine.sf_create_clones(ticket.id, checkpoint), async {
-        let named = async || engine.vm(unlucky).pid.filter(|_| engine.vm(unlucky).state == LifeState::Seeded);
-        kill(until("it is seeded", LONG, named).await);
+        let being_born = |view: &Arc<View>| view.clone_with(unlucky).is_some_and(|clone| clone.pid.is_some());
+        let pid = view.wait_for(being_born).await.unwrap().clone_with(unlucky).unwrap().pid;
+        assert!(kill(pid.unwrap()));
     });
     let created = created.unwrap();
     assert_eq!(created.joined, [lucky]);
