@@ -28,7 +28,7 @@ use crate::hypervisor::{MemoryAccess, Shell, Vm};
 use crate::memory::PageIndex;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{CloneId, mac_address};
-use crate::sys::process::{ProcessIdentity, wait_for_end};
+use crate::sys::process::{ProcessIdentity, set_niceness, wait_for_end};
 
 mod workers;
 
@@ -38,6 +38,9 @@ const REMEMBERED: usize = 64;
 const FORKS_KEPT: usize = 1024;
 /// After a shell that did not start, the next one is tried when something happens, or after this.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Niceness of a clone from the start of its birth until it answers.
+const NICENESS_UNBORN: i32 = -10;
 
 /// Workers end within this once their VMs are gone.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(15);
@@ -364,6 +367,8 @@ impl Owner {
             record.view.pid = Some(shell.process().pid);
         }
         self.watch(id, shell.process());
+        // The host is busy when clones are wanted; they are the cure, so they go first until they serve.
+        set_niceness(shell.process(), NICENESS_UNBORN);
         let tell = self.outbox.clone();
         self.work("birth", move |host| {
             let tell = |progress| drop(tell.send(Event::Progress(id, progress)));
@@ -417,6 +422,9 @@ impl Owner {
         self.step(id, LifeState::Ready);
         let Some(record) = self.vms.get_mut(&id) else { return };
         record.view.first_response.get_or_insert(first_response);
+        if let (true, Some(vm)) = (id != CloneId::PARENT, &record.vm) {
+            set_niceness(vm.process(), 0);
+        }
         if let Some(times) = self.forks.iter_mut().find(|times| times.id == id) {
             times.first_response.get_or_insert(first_response);
         }

@@ -21,7 +21,8 @@ use crate::tier::report::median;
 use crate::tier::start::{address, backend_id, engine, insert};
 use crate::tier::{TierError, report};
 
-const PATH: &str = "/item/1";
+/// Answered by the application at once, without the wait that stands for its database.
+const PATH: &str = "/healthz";
 const ITEMS: u32 = 50;
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// Between two clones: the one before is gone, and the shells are waiting again.
@@ -337,6 +338,10 @@ impl Bench<'_> {
         let pauses = view.pauses.iter().map(|pause| pause.total().as_secs_f64() * 1e3).collect();
         for pause in &view.pauses {
             eprintln!("bench: pause {pause:.1?}");
+        }
+        for fork in &view.forks {
+            let (seeded, running, joined) = (fork.seeded, fork.running, fork.joined);
+            eprintln!("bench: {}: seeded {seeded:.0?}, running {running:.0?}, joined {joined:.0?}", fork.id);
         }
         let mut all = Vec::new();
         all.extend(median(pauses).map(|ms| {
