@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 use crate::client::{Answer, Client};
 use crate::wait::{LONG, until_true};
 
+/// Overwriting memory that is frozen costs a fault a page, and each waits for its turn on a busy host.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The demo guest's web server.
 const PORT: u16 = 80;
 
@@ -56,7 +58,7 @@ impl Guest {
     /// # Panics
     /// There is none.
     pub async fn json(&self, path: &str) -> Value {
-        let answer = self.get(path, LONG).await.and_then(|answer| answer.json());
+        let answer = self.get(path, PATIENCE).await.and_then(|answer| answer.json());
         answer.unwrap_or_else(|why| panic!("{} {path}: {why}", self.address))
     }
 

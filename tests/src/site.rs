@@ -73,6 +73,13 @@ impl Site {
         self.processes().into_iter().find(|process| words(process.pid).contains(&wanted))
     }
 
+    /// The processes of an engine's program.
+    #[must_use]
+    pub fn processes_of(&self, program: &str) -> Vec<ProcessIdentity> {
+        let runs = |pid| words(pid).first().is_some_and(|path| Path::new(path).ends_with(program));
+        self.processes().into_iter().filter(|process| runs(process.pid)).collect()
+    }
+
     /// What is left of it, in words.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {

@@ -24,6 +24,8 @@ const ADMIN_LIMIT: Duration = Duration::from_secs(10);
 /// The parts of a configuration that tests vary.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Name of the tier.
+    pub name: String,
     /// Folder of the guest image.
     pub image: PathBuf,
     /// Port of the guest.
@@ -51,7 +53,7 @@ pub struct Config {
 }
 
 impl Config {
-    fn yaml(&self, name: &str, network: &str) -> String {
+    fn yaml(&self, network: &str) -> String {
         let Self { port, accelerator, boot_deadline, shells, min, max, health_path, listen, admin, .. } =
             self;
         let qemu = self.qemu.as_ref().map(|path| format!("  qemu: {}\n", path.display()));
@@ -81,7 +83,7 @@ health:
 queue:
   timeout: 60s
 ",
-            name,
+            self.name,
             self.image.display(),
             network,
             self.state_dir.display(),
@@ -94,8 +96,6 @@ queue:
 #[derive(Debug)]
 pub struct TierSite {
     site: Site,
-    /// Name of the tier, if not that of the place.
-    name: Option<String>,
     files: TempDir,
     /// What `flurry` is started with.
     pub config: Config,
@@ -111,6 +111,7 @@ impl TierSite {
         let (site, files) = (Site::new(word), TempDir::new().expect("a temporary folder"));
         let [listen, admin] = free_addresses();
         let config = Config {
+            name: site.name().to_owned(),
             image: guest_image::folder(),
             port: 80,
             accelerator: "auto",
@@ -124,22 +125,7 @@ impl TierSite {
             listen,
             admin,
         };
-        Self { site, name: None, files, config }
-    }
-
-    /// A place for another tier with the name and the network of this one.
-    ///
-    /// # Panics
-    /// As for [`TierSite::new`].
-    #[must_use]
-    pub fn rival(&self) -> Self {
-        let mut rival = Self::new("rival");
-        rival.name = Some(self.name().to_owned());
-        rival
-    }
-
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(self.site.name())
+        Self { site, files, config }
     }
 
     /// The place on this host.
@@ -170,8 +156,7 @@ impl TierSite {
     #[must_use]
     pub fn up_through(&self, wrapper: &[&str]) -> Flurry {
         let (yaml, log) = (self.files.path().join("flurry.yaml"), self.files.path().join("log"));
-        std::fs::write(&yaml, self.config.yaml(self.name(), self.site.network()))
-            .expect("the configuration is written");
+        std::fs::write(&yaml, self.config.yaml(self.site.network())).expect("the configuration is written");
         let program = programs::flurry();
         let mut line = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
         let mut command = Command::new(line.next().expect("a program"));

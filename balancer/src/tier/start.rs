@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use snowflock_engine::control::{Engine, EngineSpec, Programs};
+use snowflock_engine::control::{Engine, EngineSpec, Programs, console_tail};
 use snowflock_engine::hypervisor::qemu::Wish;
 use snowflock_engine::hypervisor::{BootImage, Machine};
 use snowflock_engine::memory::protocol::CheckpointId;
@@ -128,21 +128,11 @@ async fn first_answer(
                 port: vm.port,
                 limit: vm.boot_deadline,
                 last,
-                console: console_tail(&vm.state_dir),
+                console: console_tail(&vm.state_dir, CloneId::PARENT),
             });
         }
         tokio::time::sleep(FIRST_PROBE_GAP).await;
     }
-}
-
-/// The last lines that the guest printed.
-fn console_tail(state_dir: &Path) -> String {
-    const LINES: usize = 5;
-    let text = std::fs::read(state_dir.join("parent/console")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let tail = &lines[lines.len().saturating_sub(LINES)..];
-    if tail.is_empty() { "(nothing was printed)".into() } else { tail.join(" / ") }
 }
 
 /// Plays the configured requests, several at once. One that fails leaves the parent less warm, no more.

@@ -2,7 +2,7 @@
 //! programs, folders.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::EngineError;
@@ -63,6 +63,21 @@ fn in_search_path(name: &str) -> Result<PathBuf, EngineError> {
 
 /// The only one that guests have so far.
 const ARCHITECTURE: Architecture = Architecture::X86_64;
+
+/// The last lines that a VM of the engine with this state folder has printed on its console, or the first
+/// ones of its kernel's panic; as one line without control characters, since a guest may print anything.
+#[must_use]
+pub fn console_tail(state_folder: &Path, id: CloneId) -> String {
+    const LINES: usize = 5;
+    let text = std::fs::read(state_folder.join(id.to_string()).join("console")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+    let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
+    let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+    let from = panic.unwrap_or(lines.len().saturating_sub(LINES));
+    let tail = &lines[from..lines.len().min(from + LINES)];
+    if tail.is_empty() { "(nothing was printed)".into() } else { tail.join(" / ") }
+}
 
 /// This host.
 pub(super) struct Host {
@@ -158,5 +173,31 @@ impl Host {
         let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
         line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail_of(printed: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("parent")).unwrap();
+        std::fs::write(folder.path().join("parent/console"), printed).unwrap();
+        console_tail(folder.path(), CloneId::PARENT)
+    }
+
+    #[test]
+    fn a_console_is_told_by_its_last_lines_without_control_characters() {
+        assert_eq!(tail_of(" \r\n"), "(nothing was printed)");
+        assert_eq!(tail_of("1\n2\r\n\n3\n\x1b[1m4\n5\n6\n"), "2 / 3 / [1m4 / 5 / 6");
+        let nowhere = console_tail(Path::new("/nonexistent"), CloneId::PARENT);
+        assert_eq!(nowhere, "(nothing was printed)");
+    }
+
+    #[test]
+    fn a_kernels_panic_is_told_before_its_traces() {
+        let printed = "early\nKernel panic - not syncing\n1\n2\n3\n4\n5\n";
+        assert_eq!(tail_of(printed), "Kernel panic - not syncing / 1 / 2 / 3 / 4");
     }
 }

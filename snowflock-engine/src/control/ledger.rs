@@ -2,11 +2,13 @@
 //!
 //! Every process that the engine starts carries the state folder's path in its
 //! environment from its first instruction, the network has the parent's name,
-//! everything else is inside the state folder. A lock on the folder keeps two engines apart; the kernel
-//! lifts it when its holder dies, however it dies.
+//! everything else is inside the state folder. A lock on the folder and one on the name keep two engines
+//! apart; the kernel lifts them when their holder dies, however it dies.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ pub enum LedgerError {
     /// Another engine holds it.
     #[error("{0} is in use by another running flurry; stop it, or choose another name or state_dir")]
     InUse(PathBuf),
+    /// Another engine has the name, and with it the network.
+    #[error("another running flurry has the name {0:?}; stop it, or choose another name")]
+    NameInUse(String),
     /// It holds something else.
     #[error("{0} exists and is not a state folder of flurry; choose another state_dir")]
     Foreign(PathBuf),
@@ -49,6 +54,7 @@ pub enum LedgerError {
 pub(super) struct Ledger {
     folder: PathBuf,
     _lock: Flock<File>,
+    _name: UnixListener,
 }
 
 impl Ledger {
@@ -58,6 +64,7 @@ impl Ledger {
     /// See [`LedgerError`].
     pub(super) fn open(folder: &Path, parent: &str) -> Result<Self, LedgerError> {
         let system = |what: String| move |source| LedgerError::System { what, source };
+        let name = take_name(parent)?;
         let mark = folder.join("flurry.lock");
         let is_new = !folder.exists() || is_empty(folder);
         if !is_new && fs::read_to_string(&mark).ok().as_deref() != Some(MARK) {
@@ -70,7 +77,7 @@ impl Ledger {
         let file = File::open(&mark).map_err(system(format!("open {}", mark.display())))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|_| LedgerError::InUse(folder.into()))?;
-        let ledger = Self { folder: folder.into(), _lock: lock };
+        let ledger = Self { folder: folder.into(), _lock: lock, _name: name };
         ledger.clean(parent)?;
         Ok(ledger)
     }
@@ -124,6 +131,15 @@ impl Ledger {
     }
 }
 
+/// An abstract socket that nobody connects to: unlike a file, it is gone with its holder.
+fn take_name(parent: &str) -> Result<UnixListener, LedgerError> {
+    let address = SocketAddr::from_abstract_name(format!("flurry-{parent}"));
+    address.and_then(|address| UnixListener::bind_addr(&address)).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => LedgerError::NameInUse(parent.into()),
+        _ => LedgerError::System { what: format!("take the name {parent:?}"), source },
+    })
+}
+
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
@@ -133,8 +149,6 @@ mod tests {
     use super::*;
     use crate::sys::process::{ENV_OWNER, ProcessIdentity};
     use std::process::Command;
-
-    const NO_SUCH_PARENT: &str = "ledger-test-none";
 
     fn sleeper(owner: &Path) -> (std::process::Child, ProcessIdentity) {
         let child = Command::new("sleep").arg("60").env(ENV_OWNER, owner).spawn().unwrap();
@@ -146,15 +160,15 @@ mod tests {
     fn the_next_start_ends_what_a_crash_has_left_and_nothing_else() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("tier");
-        drop(Ledger::open(&folder, NO_SUCH_PARENT).unwrap());
+        drop(Ledger::open(&folder, "ledger-test-next").unwrap());
         let (mut ours, our_identity) = sleeper(&folder);
         let (mut other, other_identity) = sleeper(&base.path().join("tier-2"));
         fs::write(folder.join("rubbish"), "x").unwrap();
-        let next = Ledger::open(&folder, NO_SUCH_PARENT).unwrap();
+        let next = Ledger::open(&folder, "ledger-test-next").unwrap();
         assert!(!our_identity.is_alive());
         assert!(other_identity.is_alive(), "it belongs to another engine");
         assert!(!folder.join("rubbish").exists());
-        next.close(NO_SUCH_PARENT).unwrap();
+        next.close("ledger-test-next").unwrap();
         assert!(!folder.exists());
         other.kill().unwrap();
         ours.wait().unwrap();
@@ -162,18 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn two_engines_cannot_share_a_folder() {
+    fn two_engines_cannot_share_a_folder_or_a_name() {
         let base = tempfile::tempdir().unwrap();
-        let folder = base.path().join("tier");
-        let _first = Ledger::open(&folder, NO_SUCH_PARENT).unwrap();
-        assert!(matches!(Ledger::open(&folder, NO_SUCH_PARENT), Err(LedgerError::InUse(_))));
+        let (folder, other) = (base.path().join("tier"), base.path().join("other"));
+        let _first = Ledger::open(&folder, "ledger-test-one").unwrap();
+        assert!(matches!(Ledger::open(&folder, "ledger-test-two"), Err(LedgerError::InUse(_))));
+        assert!(matches!(Ledger::open(&other, "ledger-test-one"), Err(LedgerError::NameInUse(_))));
+        assert!(!other.exists());
     }
 
     #[test]
     fn a_folder_of_somebody_else_is_not_emptied() {
         let base = tempfile::tempdir().unwrap();
         fs::write(base.path().join("precious"), "x").unwrap();
-        assert!(matches!(Ledger::open(base.path(), NO_SUCH_PARENT), Err(LedgerError::Foreign(_))));
+        assert!(matches!(Ledger::open(base.path(), "ledger-test-foreign"), Err(LedgerError::Foreign(_))));
         assert!(base.path().join("precious").exists());
     }
 }

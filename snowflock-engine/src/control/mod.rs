@@ -39,7 +39,7 @@ mod registry;
 mod ticket;
 mod view;
 
-pub use host::{ENV_PROGRAMS, Programs};
+pub use host::{ENV_PROGRAMS, Programs, console_tail};
 pub use ledger::LedgerError;
 pub use lifecycle::LifeState;
 pub use memory_server::{MemoryServer, ServerError};
@@ -108,6 +108,14 @@ pub enum EngineError {
     /// The guest has no identity.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A guest that was booted does not speak with us.
+    #[error("the guest did not come up, its console: {console}")]
+    NotUp {
+        /// The last lines that it printed.
+        console: String,
+        /// What was noticed.
+        source: AgentError,
+    },
     /// The VM descriptor is not to be trusted, or not for this host.
     #[error(transparent)]
     Descriptor(#[from] DescriptorError),

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use flurry_tests::engine::{Shape, TestEngine};
 use flurry_tests::wait::{LONG, until_true};
 
-const MEMORY_MIB: u32 = 24;
+const MEMORY_MIB: u32 = 12;
 const DISK_MIB: u32 = 6;
 /// Takes a guest long enough to overwrite that a fork falls into it.
-const LARGE_MIB: u32 = 96;
+const LARGE_MIB: u32 = 48;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clones_hold_what_their_parent_held_whoever_overwrites_it_meanwhile() {

@@ -1,6 +1,8 @@
 //! VM fork with real guests: what a clone is made of, who it is, how many
 //! there may be, and what its network lets it do.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by a panic")]
+
 mod content;
 mod litter;
 mod network;

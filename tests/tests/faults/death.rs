@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flurry_tests::load::Load;
 use flurry_tests::tier::TierSite;
+use flurry_tests::wait::{LONG, until_true};
 use snowflock_engine::network::identity::CloneId;
 
 const CLIENTS: u32 = 4;
@@ -28,6 +29,15 @@ async fn a_killed_clone_and_a_killed_parent_are_replaced_and_no_request_fails() 
     });
     let clones = replaced.await.engine.unwrap().clones;
     assert!(clones.iter().any(|clone| clone.id == victim && clone.state == "failed"), "{clones:?}");
+    load.goes_on(30).await;
+
+    // The processes that keep and give guest memory: successors take over.
+    let servants = ["flurry-memserver", "flurry-memtap"].map(|program| site.site().processes_of(program));
+    assert!(servants.iter().all(|processes| !processes.is_empty()), "{servants:?}");
+    let killed = servants.iter().flatten().map(|process| assert!(process.kill(KILL_LIMIT))).count();
+    let line = format!("flurry_engine_memory_processes_replaced_total {killed}\n");
+    let counted = async || flurry.admin_page("/metrics").await.contains(&line);
+    until_true("all of them are replaced", LONG, counted).await;
     load.goes_on(30).await;
 
     // The parent: clones go on, and new ones are born from its checkpoint.

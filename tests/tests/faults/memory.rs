@@ -10,7 +10,7 @@ use snowflock_engine::memory::protocol::CheckpointId;
 use snowflock_engine::network::identity::CloneId;
 use snowflock_engine::sys::process::ProcessIdentity;
 
-const MEMORY_MIB: u32 = 32;
+const MEMORY_MIB: u32 = 24;
 const DISK_MIB: u32 = 2;
 const KILLS: u32 = 3;
 const KILL_LIMIT: Duration = Duration::from_secs(5);

@@ -96,6 +96,29 @@ async fn a_state_folder_with_files_of_somebody_else_is_left_alone() {
     assert_eq!(fs::read_to_string(folder.join("thesis")).unwrap(), "x");
 }
 
+#[tokio::test]
+async fn a_full_disk_is_named_with_the_file_that_has_no_room() {
+    let mut site = TierSite::new("full");
+    let mount = site.files().join("tiny");
+    fs::create_dir(&mount).unwrap();
+    site.config.state_dir = mount.join("state");
+    site.config.accelerator = "tcg";
+    // A file system of 64 KiB, which only this process sees.
+    let tiny = "mount -t tmpfs -o size=64k tiny \"$0\" && exec \"$@\"";
+    let ended =
+        site.up_through(&["unshare", "--mount", "sh", "-c", tiny, mount.to_str().unwrap()]).ends().await;
+    let folder = site.config.state_dir.display().to_string();
+    ended.assert_complaint(&["cannot start the engine", &folder, "No space left on device"]);
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_not_there_is_named() {
+    let mut site = TierSite::new("noqemu");
+    site.config.qemu = Some("/nowhere/qemu-system-x86_64".into());
+    site.config.accelerator = "tcg";
+    site.refuses().await.assert_complaint(&["/nowhere/qemu-system-x86_64", "No such file"]);
+}
+
 #[test]
 fn flurry_check_tells_all_complaints_at_once_with_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();

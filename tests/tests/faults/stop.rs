@@ -1,7 +1,9 @@
 //! How `flurry` ends: killed, and its successor finds its way; asked, and no request is lost.
 
+use flurry_tests::client;
 use flurry_tests::load::Load;
 use flurry_tests::tier::TierSite;
+use flurry_tests::wait::LONG;
 use nix::sys::signal::Signal;
 
 const CLIENTS: u32 = 4;
@@ -13,11 +15,17 @@ async fn a_killed_flurry_is_cleaned_up_after_by_the_next_which_stops_without_los
     let mut flurry = site.serving(2).await;
 
     // Its state folder, and its name, are its own as long as it runs.
-    let mut rival = site.rival();
+    let mut rival = TierSite::new("rival");
     rival.config.state_dir.clone_from(&site.config.state_dir);
     let folder = site.config.state_dir.display().to_string();
-    rival.up().ends().await.assert_complaint(&[&folder, "in use by another running flurry"]);
+    rival.up().ends().await.assert_complaint(&[&folder, "in use by another running flurry", "state_dir"]);
+    let mut namesake = TierSite::new("namesake");
+    namesake.config.name.clone_from(&site.config.name);
+    let ended = namesake.refuses().await;
+    ended.assert_complaint(&[&site.config.name, "another running flurry has the name"]);
     flurry.has_ready(2).await;
+    let answer = client::get(flurry.listen, "/item/1", LONG).await.unwrap();
+    assert_eq!(answer.status, 200, "the one that was there first is not harmed");
 
     // Killed, it leaves its VMs; the next one with its name removes them, and serves.
     let before = site.site().processes();

@@ -28,8 +28,8 @@ async fn a_guest_that_cannot_boot_is_told_with_what_it_printed() {
     guest_image::imitate(&site.config.image);
     let manifest = site.config.image.join(guest_image::MANIFEST);
     let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replace("root=/dev/vda", "root=/dev/vdz")).unwrap();
-    site.refuses().await.assert_complaint(&["the parent does not boot", "/dev/vdz"]);
+    fs::write(&manifest, text.replace("root=/dev/vda", "root=/dev/vda rdinit=/nothing")).unwrap();
+    site.refuses().await.assert_complaint(&["the parent does not boot", "Kernel panic"]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A whole tier under a changing load: it grows, shrinks, tells why, and no request fails.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#![allow(clippy::unwrap_used, reason = "a test ends by a panic")]
 
 mod scale;
 mod scarcity;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::EngineError;
 use super::super::birth::agent_of;
 use super::super::checkpoint::Checkpoint;
-use super::super::host::Host;
+use super::super::host::{Host, console_tail};
 use super::super::memory_server::MemoryServer;
 use crate::agent::Agent;
 use crate::hypervisor::{Shell, Vm};
@@ -21,11 +21,16 @@ pub(in crate::control) struct Parent {
 
 /// Boots the parent and gives it its identity.
 pub(super) fn boot(host: &Host, limit: Duration) -> Result<Parent, EngineError> {
-    let booted = start_parent(host, Instant::now() + limit);
-    if booted.is_err() {
+    start_parent(host, Instant::now() + limit).map_err(|error| {
+        let error = match error {
+            EngineError::Agent(source) => {
+                EngineError::NotUp { console: console_tail(&host.folder, CloneId::PARENT), source }
+            }
+            other => other,
+        };
         host.vacate(CloneId::PARENT);
-    }
-    booted
+        error
+    })
 }
 
 fn start_parent(host: &Host, until: Instant) -> Result<Parent, EngineError> {
