@@ -348,11 +348,18 @@ impl Owner {
         let litter = Litter { clones: clones_made, began, identity_limit: self.identity_limit, device_state };
         self.creations.push(Creation { open: clones.clone(), outcome: Created::default(), reply });
         for id in clones {
-            if let Some(record) = self.vms.get_mut(&id) {
-                record.view.checkpoint = Some(from);
-                record.view.began = began;
-            }
             self.registry.take(id);
+            match self.vms.get_mut(&id).filter(|record| record.view.state == LifeState::Promised) {
+                Some(record) => {
+                    record.view.checkpoint = Some(from);
+                    record.view.began = began;
+                }
+                // Its shell did not start, or it was ended, while its ticket was unused.
+                None => {
+                    self.tell_creation(id, Err("it ended before its ticket was used".into()));
+                    continue;
+                }
+            }
             let wanted = Wanted { checkpoint: Arc::clone(&checkpoint), litter: litter.clone() };
             match self.shells.remove(&id) {
                 Some(shell) => self.give_birth(shell, wanted),
@@ -465,6 +472,11 @@ impl Owner {
     fn end(&mut self, id: CloneId) {
         if self.wanted.remove(&id).is_some() {
             self.tell_creation(id, Err("ended before it was born".into()));
+            return self.depart(id, None);
+        }
+        if let Some(shell) = self.shells.remove(&id) {
+            self.registry.take(id);
+            drop(shell);
             return self.depart(id, None);
         }
         let Some(record) = self.vms.get_mut(&id) else { return };

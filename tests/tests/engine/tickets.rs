@@ -60,5 +60,11 @@ async fn tickets_are_granted_as_far_as_there_is_room_used_once_and_ended_by_kill
     }
     let created = engine.sf_create_clones(other.id, checkpoint).await.unwrap();
     engine.all_answer(&other, created).await;
+
+    // A promised clone may exit, too; its ticket then says so instead of waiting for it.
+    let unused = engine.ticket(1).await;
+    engine.sf_exit(unused.clones[0]).await.unwrap();
+    let created = engine.sf_create_clones(unused.id, checkpoint).await.unwrap();
+    assert_eq!((created.joined.len(), created.failed.len()), (0, 1), "{created:?}");
     engine.shut_down().await;
 }
