@@ -5,6 +5,7 @@
 //! The decisions are those of `flurry up`: the very same code, on a model of a tier
 //! instead of VMs. Nothing is started, and no image is needed.
 
+mod bench;
 mod picture;
 mod table;
 
@@ -19,6 +20,7 @@ use scaler::yaml::{Complaint, Complaints};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Config, ConfigError};
+use crate::tier::bench::Measurement;
 
 pub use picture::draw;
 pub use table::table;
@@ -155,6 +157,14 @@ pub struct Assumed {
 
 fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// The figures of `flurry bench scaler` over a recorded day.
+///
+/// # Errors
+/// The trace cannot be read or simulated.
+pub fn bench_of(day: &Path) -> Result<Vec<Measurement>, SimulateError> {
+    bench::bench(&read_trace(day)?).map_err(SimulateError::Options)
 }
 
 /// Simulates as asked.
