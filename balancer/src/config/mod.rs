@@ -108,10 +108,22 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all complaints at once.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, &|path| path.exists())
+    }
+
+    /// Reads a file for a machine other than this one: what it refers to need not exist.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all complaints at once.
+    pub fn load_elsewhere(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, &|_| true)
+    }
+
+    fn load_with(path: &Path, exists: &dyn Fn(&Path) -> bool) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let surroundings = Surroundings { folder, exists: &|path| path.exists() };
+        let surroundings = Surroundings { folder, exists };
         Self::parse(&text, &surroundings)
             .map_err(|complaints| ConfigError::Wrong { path: path.to_owned(), complaints })
     }
