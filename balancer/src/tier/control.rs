@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scaler::{Action, BackendView, Decision, Phase, PoolView, Sample, Scaler, choose_victims};
-use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View};
+use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View, report};
 use snowflock_engine::network::identity::CloneId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::metrics::EngineMeter;
+use super::metrics::{EngineMeter, ForkMeter};
 use super::numbers::Numbers;
 use super::start::{address, backend_id, insert};
-use super::{Tier, TierError, report};
+use super::{Tier, TierError};
 use crate::admin::status::DecisionStatus;
 use crate::pool::{Drained, State};
 
@@ -58,6 +58,7 @@ pub(super) struct Control<'a> {
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
+    forks: ForkMeter,
 }
 
 impl<'a> Control<'a> {
@@ -68,8 +69,9 @@ impl<'a> Control<'a> {
         let numbers = Arc::new(Numbers::default());
         let meter = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
         tier.handles.registry.register(Box::new(meter))?;
+        let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
-        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers })
+        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers, forks })
     }
 
     /// Runs for ever; dropping it leaves the VMs to the engine.
@@ -98,6 +100,7 @@ impl<'a> Control<'a> {
 
     /// What the engine's view asks for: clones with an identity enter the pool, dead ones leave it.
     fn follow(&mut self, view: &View) {
+        self.forks.follow(view);
         for clone in &view.clones {
             let stage = self.clones.get(&clone.id).copied();
             match (&clone.state, stage) {
@@ -146,6 +149,7 @@ impl<'a> Control<'a> {
             Event::Answers(id, after) => {
                 tracing::info!(clone = %id, ?after, "a clone answers");
                 self.tier.engine.ready(id, after);
+                self.forks.answered(after);
                 if let Some(stage) = self.clones.get_mut(&id).filter(|stage| **stage == Stage::Probing) {
                     *stage = Stage::Serving { since: self.tier.handles.board.uptime() };
                 }

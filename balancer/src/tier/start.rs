@@ -73,6 +73,7 @@ fn spec(name: &str, config: &VmTier) -> Result<EngineSpec, TierError> {
         state_folder: vm.state_dir.clone(),
         boot_limit: vm.boot_deadline,
         identity_limit: vm.clone_deadline,
+        hook_limit: vm.hook_deadline,
         programs,
     })
 }
