@@ -1,0 +1,13 @@
+//! mcdist: one sender gives the frozen pages of a checkpoint to many hosts at
+//! once, over UDP multicast (SnowFlock, TOCS 2011, section 4.4). PROTOCOL.md
+//! beside this file has the bytes, and the reasons.
+//!
+//! - [`code`]: one datagram that repairs another loss at every receiver
+//! - [`geometry`]: which pages there are, and how they are cut
+//! - [`message`]: what is said
+//! - [`seal`]: what keeps others out
+
+pub mod code;
+pub mod geometry;
+pub mod message;
+pub mod seal;
