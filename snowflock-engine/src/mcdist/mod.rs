@@ -6,8 +6,15 @@
 //! - [`geometry`]: which pages there are, and how they are cut
 //! - [`message`]: what is said
 //! - [`seal`]: what keeps others out
+//! - [`sender`], [`receiver`]: the two ends, without sockets and clocks
+//! - [`simulate`]: both over a simulated network
+//! - [`source`]: where pages come from and go
 
 pub mod code;
 pub mod geometry;
 pub mod message;
+pub mod receiver;
 pub mod seal;
+pub mod sender;
+pub mod simulate;
+pub mod source;
