@@ -32,5 +32,5 @@ pub use pool::PoolView;
 pub use rate::{Rate, Select};
 pub use reason::{Bound, Driver, HoldReason, Reason};
 pub use scaler::Scaler;
-pub use signal::{Observed, Refused, Sample, Signal};
+pub use signal::{Observed, Reading, Refused, Sample, Signal};
 pub use victims::{BackendView, Phase, choose_victims};

@@ -19,7 +19,7 @@ use crate::pool::PoolView;
 use crate::rate::Moves;
 use crate::reason::{Bound, Reason};
 use crate::rolling::RollingMax;
-use crate::signal::{Observed, Sample};
+use crate::signal::{Observed, Reading, Sample, Signal};
 use crate::yaml::Complaints;
 
 use plan::Plan;
@@ -71,6 +71,19 @@ impl Scaler {
     /// How long a panic lasts yet as of the last decision, if one is on and the load stays low.
     pub fn panicking_for(&self) -> Option<Duration> {
         self.panic.left(self.policy.stable_window, self.clock.latest())
+    }
+
+    /// What each signal of the policy says as of the last call.
+    pub fn readings(&self) -> Vec<Reading> {
+        let now = self.clock.latest();
+        let reading = |(signal, target): (Signal, f64)| Reading {
+            signal,
+            target,
+            value: self.history.mean(signal, self.policy.scale_up.window, now),
+            stable: self.history.mean(signal, self.policy.stable_window, now),
+            age: self.history.age(signal, now),
+        };
+        self.policy.targets.all().map(reading).collect()
     }
 
     /// Takes in a sample; `now` is the time since the caller's start.

@@ -21,6 +21,15 @@ impl Signal {
     /// How many signals there are.
     pub(crate) const COUNT: usize = 3;
 
+    /// Its name in policies and in labels of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::RequestsPerSecond => "requests_per_second",
+            Self::P95Latency => "p95_latency",
+        }
+    }
+
     /// The place of this signal in arrays over all signals.
     pub(crate) fn index(self) -> usize {
         self as usize
@@ -53,6 +62,22 @@ pub struct Sample {
     /// `None` when nothing ended. With it and `requests_per_second` a queue is not
     /// mistaken for demand.
     pub service_seconds: Option<f64>,
+}
+
+/// What a signal of the policy says, and its target per backend.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Reading {
+    /// The signal.
+    pub signal: Signal,
+    /// Its target per backend (seconds for latency).
+    pub target: f64,
+    /// Mean over the window for growing, for the whole tier (seconds for latency); `None`
+    /// if nothing was ever heard of it.
+    pub value: Option<f64>,
+    /// Mean over the stable window.
+    pub stable: Option<f64>,
+    /// Age of its newest value.
+    pub age: Option<Duration>,
 }
 
 /// What became of a sample.

@@ -21,6 +21,8 @@ pub mod hosts;
 #[cfg(feature = "host")]
 pub mod hypervisor;
 #[cfg(feature = "host")]
+pub mod mcdist;
+#[cfg(feature = "host")]
 pub mod memory;
 #[cfg(feature = "host")]
 pub mod network;

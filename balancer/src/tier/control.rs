@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::metrics::{EngineMeter, ForkMeter};
 use super::numbers::Numbers;
+use super::scaler_metrics::ScalerMeter;
 use super::start::{address, backend_id, insert};
 use super::{Tier, TierError};
 use crate::admin::status::DecisionStatus;
@@ -59,6 +60,7 @@ pub(super) struct Control<'a> {
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
     forks: ForkMeter,
+    meter: ScalerMeter,
 }
 
 impl<'a> Control<'a> {
@@ -67,11 +69,12 @@ impl<'a> Control<'a> {
         let scaler = Scaler::new(tier.config.scaling.clone()).map_err(unusable)?;
         let (tell, events) = unbounded_channel();
         let numbers = Arc::new(Numbers::default());
-        let meter = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
-        tier.handles.registry.register(Box::new(meter))?;
+        let engine = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
+        tier.handles.registry.register(Box::new(engine))?;
+        let meter = ScalerMeter::new(&tier.handles.registry)?;
         let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
-        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers, forks })
+        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers, forks, meter })
     }
 
     /// Runs for ever; dropping it leaves the VMs to the engine.
@@ -187,7 +190,9 @@ impl<'a> Control<'a> {
             },
             now,
         );
-        let decision = self.scaler.decide(&self.pool_view(), now);
+        let pool = self.pool_view();
+        let decision = self.scaler.decide(&pool, now);
+        self.meter.decided(&decision, &pool, &self.scaler);
         if self.last.is_none_or(|last| decision.is_news_after(&last)) {
             tracing::info!(
                 from = decision.from,
@@ -218,11 +223,14 @@ impl<'a> Control<'a> {
             Ok(TicketAnswer::Granted(ticket)) => ticket,
             Ok(TicketAnswer::Refused(refusal)) => {
                 tracing::warn!(asked = by, "no clones: {refusal}");
+                self.meter.granted(by, 0);
                 return self.scaler.granted(by, 0, now);
             }
             Err(error) => return tracing::error!(error = report(&error), "no ticket"),
         };
-        self.scaler.granted(by, ticket.clones.len() as u32, now);
+        let granted = ticket.clones.len() as u32;
+        self.meter.granted(by, granted);
+        self.scaler.granted(by, granted, now);
         self.clones.extend(ticket.clones.iter().map(|id| (*id, Stage::Ordered)));
         self.fork(ticket);
     }

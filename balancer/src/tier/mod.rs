@@ -13,6 +13,7 @@ mod guest_http;
 mod metrics;
 mod numbers;
 mod report;
+mod scaler_metrics;
 mod start;
 
 use std::future::Future;

@@ -187,7 +187,7 @@ pub(super) fn address(engine: &Engine, id: CloneId, port: u16) -> Result<SocketA
 pub(super) fn insert(engine: &Engine, handles: &Handles, id: CloneId, address: SocketAddr) {
     let spec = BackendSpec {
         id: backend_id(id),
-        address,
+        address: address.into(),
         dialer: Arc::new(GuestDialer(engine.dialer())),
         initial: Initial::Probing,
     };

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::rate::{Rate, Select};
+use crate::signal::Signal;
 
 /// A policy for one tier.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +57,18 @@ pub struct Targets {
     pub requests_per_second: Option<f64>,
     /// 95th percentile of latency. It only adds backends or keeps them.
     pub p95_latency: Option<Duration>,
+}
+
+impl Targets {
+    /// The signals that have a target, with it.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Signal, f64)> {
+        let given = [
+            (Signal::Concurrency, self.concurrency),
+            (Signal::RequestsPerSecond, self.requests_per_second),
+            (Signal::P95Latency, self.p95_latency.map(|latency| latency.as_secs_f64())),
+        ];
+        given.into_iter().filter_map(|(signal, target)| Some((signal, target?)))
+    }
 }
 
 /// How a tier grows.
