@@ -36,22 +36,29 @@ impl Programs {
     /// # Errors
     /// One of them is missing; the error names it and where it was looked for.
     pub fn find() -> Result<Self, EngineError> {
-        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
-        let above = beside.as_ref().and_then(|folder| Some(folder.parent()?.to_path_buf()));
-        let named = std::env::var_os(ENV_PROGRAMS).map(PathBuf::from);
-        let folders: Vec<PathBuf> =
-            [named, beside, above, Some("/usr/lib/flurry".into())].into_iter().flatten().collect();
-        let find = |name: &str| {
-            let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
-            found.ok_or_else(|| EngineError::NoProgram { name: name.into(), folders: folders.clone() })
-        };
-        Ok(Self {
-            qemu: in_search_path("qemu-system-x86_64")?,
-            shim: find("libsnowflock_shim.so")?,
-            memserver: find("flurry-memserver")?,
-            memtap: find("flurry-memtap")?,
-        })
+        let (qemu, shim) = (in_search_path("qemu-system-x86_64")?, own("libsnowflock_shim.so")?);
+        Ok(Self { qemu, shim, ..Self::find_without_qemu()? })
     }
+
+    /// The same for a driver that needs neither QEMU nor its shim.
+    ///
+    /// # Errors
+    /// As for [`Programs::find`].
+    pub fn find_without_qemu() -> Result<Self, EngineError> {
+        let (memserver, memtap) = (own("flurry-memserver")?, own("flurry-memtap")?);
+        Ok(Self { qemu: PathBuf::new(), shim: PathBuf::new(), memserver, memtap })
+    }
+}
+
+/// One of the engine's own programs.
+fn own(name: &str) -> Result<PathBuf, EngineError> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
+    let above = beside.as_ref().and_then(|folder| Some(folder.parent()?.to_path_buf()));
+    let named = std::env::var_os(ENV_PROGRAMS).map(PathBuf::from);
+    let folders: Vec<PathBuf> =
+        [named, beside, above, Some("/usr/lib/flurry".into())].into_iter().flatten().collect();
+    let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| EngineError::NoProgram { name: name.into(), folders })
 }
 
 fn in_search_path(name: &str) -> Result<PathBuf, EngineError> {

@@ -332,6 +332,13 @@ impl Engine {
         let _ = self.events.send(Event::Command(Command::Retire(id)));
     }
 
+    /// One of many hosts: from now on only these clone IDs are used, and so many shells are kept waiting. IDs
+    /// that were used before are not used again. An engine alone uses all, and keeps what its specification
+    /// says.
+    pub fn use_ids(&self, ids: Vec<std::ops::Range<u32>>, shells: u32) {
+        let _ = self.events.send(Event::Command(Command::UseIds(ids, shells)));
+    }
+
     /// The numbered view, to look at or to wait for.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<View>> {

@@ -7,6 +7,7 @@
 //! brings it back in an event.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -51,6 +52,7 @@ pub(super) enum Command {
     CreateClones(TicketId, CheckpointId, Reply<Fallible<Created>>),
     Ready(CloneId, Duration),
     Retire(CloneId),
+    UseIds(Vec<Range<u32>>, u32),
     Exit(CloneId, Reply<()>),
     Kill(TicketId, Reply<Fallible<Vec<CloneId>>>),
     ShutDown(Reply<Fallible<()>>),
@@ -228,6 +230,10 @@ impl Owner {
             Command::CreateClones(ticket, checkpoint, reply) => self.create_clones(ticket, checkpoint, reply),
             Command::Ready(id, first_response) => self.ready(id, first_response),
             Command::Retire(id) => self.step(id, LifeState::Retiring),
+            Command::UseIds(ids, shells) => {
+                self.registry.use_ids(ids);
+                self.shells_wanted = shells;
+            }
             Command::Exit(id, reply) => self.exit(id, reply),
             Command::Kill(ticket, reply) => {
                 let clones = self.kill(ticket);
@@ -499,6 +505,7 @@ impl Owner {
         let view = View {
             number: self.number,
             shells: self.shells.len() as u32,
+            ids_left: self.registry.ids_left(),
             parent,
             clones: clones.map(|(_, record)| record.view.clone()).collect(),
             checkpoints: self.checkpoints.values().map(|c| c.to_view()).collect(),

@@ -2,6 +2,7 @@
 //! No I/O and no threads here, so its rules are tested without any.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use super::lifecycle::LifeState;
 use super::ticket::{Refusal, Room, Ticket, TicketId, grant};
@@ -14,6 +15,8 @@ use crate::network::identity::CloneId;
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     last_clone: u32,
+    /// The IDs to use, ascending; `None` for all.
+    leased: Option<Vec<Range<u32>>>,
     last_ticket: u32,
     /// Shells that wait, not promised to anyone, oldest first.
     idle: VecDeque<CloneId>,
@@ -31,14 +34,13 @@ impl Registry {
         let granted = grant(wanted, room)?;
         let mut clones = Vec::new();
         for _ in 0..granted {
-            let id = match self.idle.pop_front() {
-                Some(id) => {
-                    self.promised.insert(id);
-                    id
-                }
-                None => self.enqueue(),
-            };
+            let idle = self.idle.pop_front();
+            self.promised.extend(idle);
+            let Some(id) = idle.or_else(|| self.enqueue()) else { break };
             clones.push(id);
+        }
+        if clones.is_empty() {
+            return Err(Refusal::NoIds);
         }
         self.last_ticket += 1;
         let id = TicketId(self.last_ticket);
@@ -65,6 +67,17 @@ impl Registry {
         for _ in (self.idle.len() + coming)..shells as usize {
             self.enqueue();
         }
+    }
+
+    /// From now on only these IDs are used for further clones, those that were used before never again.
+    pub(super) fn use_ids(&mut self, ids: Vec<Range<u32>>) {
+        self.leased = Some(ids);
+    }
+
+    /// IDs that are left; `None` for any number.
+    pub(super) fn ids_left(&self) -> Option<u32> {
+        let unused = |range: &Range<u32>| range.end.saturating_sub(range.start.max(self.last_clone + 1));
+        self.leased.as_ref().map(|leased| leased.iter().map(unused).sum())
     }
 
     /// The shell to be started next.
@@ -104,11 +117,17 @@ impl Registry {
         self.open.values().flatten().any(|other| *other == id)
     }
 
-    fn enqueue(&mut self) -> CloneId {
-        self.last_clone += 1;
+    /// Orders a shell; `None` if no ID is left for it.
+    fn enqueue(&mut self) -> Option<CloneId> {
+        let next = self.last_clone + 1;
+        let within = |range: &Range<u32>| Some(range.start.max(next)).filter(|id| *id < range.end);
+        self.last_clone = match &self.leased {
+            None => next,
+            Some(leased) => leased.iter().find_map(within)?,
+        };
         let id = CloneId(self.last_clone);
         self.to_start.push_back(id);
-        id
+        Some(id)
     }
 }
 
@@ -181,6 +200,21 @@ mod tests {
         registry.started(CloneId(1), true, true);
         assert_eq!(registry.next_to_start(), None);
         assert!(!registry.forget(CloneId(1), None), "it has started");
+    }
+
+    #[test]
+    fn only_leased_ids_are_used_in_order_and_none_twice() {
+        let mut registry = Registry::default();
+        assert_eq!(registry.ids_left(), None);
+        registry.use_ids(vec![5..7, 20..21]);
+        registry.keep_waiting(1);
+        assert_eq!((registry.next_to_start(), registry.ids_left()), (Some(CloneId(5)), Some(2)));
+        registry.started(CloneId(5), true, false);
+        let ticket = registry.request(9, ROOM).unwrap();
+        assert_eq!(ticket.clones, [CloneId(5), CloneId(6), CloneId(20)]);
+        assert_eq!(registry.request(1, ROOM), Err(Refusal::NoIds));
+        registry.use_ids(vec![5..7, 20..21, 40..50]);
+        assert_eq!(registry.request(1, ROOM).unwrap().clones, [CloneId(40)]);
     }
 
     #[test]

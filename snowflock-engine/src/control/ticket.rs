@@ -49,6 +49,8 @@ pub enum Refusal {
     },
     /// There is no running parent or checkpoint to fork from.
     NothingToFork,
+    /// All clone IDs that the host was given are used.
+    NoIds,
 }
 
 impl fmt::Display for Refusal {
@@ -60,6 +62,7 @@ impl fmt::Display for Refusal {
                 f,
                 "one more clone is reckoned with {needed_mib} MiB, the host has {available_mib} MiB available"
             ),
+            Self::NoIds => f.write_str("all clone IDs that the host was given are used"),
             Self::NothingToFork => f.write_str("the parent does not run, and there is no checkpoint of it"),
         }
     }

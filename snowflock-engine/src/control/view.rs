@@ -19,6 +19,8 @@ pub struct View {
     pub number: u64,
     /// Hollow shells that wait.
     pub shells: u32,
+    /// Clone IDs that are left; `None` for any number.
+    pub ids_left: Option<u32>,
     /// The parent; `None` before it has booted.
     pub parent: Option<VmView>,
     /// All clones that live, and the last ones that do not, by ID.

@@ -198,6 +198,8 @@ pub enum ToHost {
     Fenced {
         /// The connection that it belongs to.
         session: Session,
+        /// Names the record of SFMD, as in [`Welcome`].
+        master: Unique,
         /// The membership that is over.
         epoch: Epoch,
     },
@@ -268,7 +270,7 @@ pub struct CloneWish {
 
 /// What is wished of a clone; a later one includes the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CloneGoal {
     /// Whoever serves requests says that it answers, since so many ms after its birth began.
     Ready {

@@ -12,11 +12,22 @@
 //! - [`frame`], [`message`]: the protocol without sockets
 //! - [`certificates`]: who is who
 //! - [`link`], [`client`]: the protocol over TLS
+//! - [`master`], [`steward`]: the brains of SFMD and SFLD, without sockets, files and clocks
+//! - [`daemon`]: the programs `sfmd` and `sfld`
+//! - [`cli`]: the program `sf`
+//! - `simulation`: both over a simulated network with faults, for tests
 
 pub mod certificates;
+pub mod cli;
 pub mod client;
+pub mod daemon;
 pub mod frame;
 pub mod ids;
 pub mod link;
+pub mod master;
 pub mod message;
+pub mod steward;
 pub mod view;
+
+#[cfg(test)]
+mod simulation;

@@ -21,7 +21,7 @@ pub struct View {
     pub tickets: Vec<TicketView>,
     /// Checkpoints that clones can be made from.
     pub checkpoints: Vec<CheckpointView>,
-    /// Clones of these tickets, by ID, and the last ones that have ended.
+    /// All clones of these tickets, also those that have ended, by ID.
     pub clones: Vec<CloneView>,
 }
 
