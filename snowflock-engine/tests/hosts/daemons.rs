@@ -1,0 +1,183 @@
+//! One SFMD and some SFLDs on loopback, and `sf` to ask them. Whatever is started is ended.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use snowflock_engine::sys::process::owned_by;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// A cluster of one test.
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    number: u32,
+    sfmd: Option<Child>,
+    hosts: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// With so many hosts, all of which are up.
+    pub(crate) fn start(hosts: usize) -> Self {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Self { folder, address, number, sfmd: None, hosts: Vec::new() };
+        let mut make = Command::new(env!("CARGO_BIN_EXE_sfmd"));
+        make.args(["certificates", "--sfmd", "--operator", "admin", "--folder"])
+            .arg(cluster.path("certificates"));
+        make.args((0..hosts).map(|host| format!("--host=h{host}")));
+        assert!(make.status().unwrap().success());
+        cluster.start_sfmd();
+        for host in 0..hosts {
+            cluster.hosts.push(None);
+            cluster.start_host(host);
+        }
+        cluster.sees("all hosts are up", |view| up(view) == hosts);
+        cluster
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn certificates(&self, stem: &str) -> String {
+        let file = |name: &str| self.path("certificates").join(name).display().to_string();
+        let (authority, certificate, key) =
+            (file("authority.pem"), file(&format!("{stem}.pem")), file(&format!("{stem}.key")));
+        format!("certificates: {{authority: {authority}, certificate: {certificate}, key: {key}}}\n")
+    }
+
+    pub(crate) fn start_sfmd(&mut self) {
+        let (listen, state) = (self.address, self.path("sfmd"));
+        let text = format!("listen: {listen}\nstate_dir: {}\nlease_seconds: 2\n", state.display());
+        std::fs::write(self.path("sfmd.yaml"), text + &self.certificates("sfmd")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sfmd"));
+        self.sfmd = Some(self.spawn(command.arg("--config").arg(self.path("sfmd.yaml")), "sfmd"));
+    }
+
+    pub(crate) fn start_host(&mut self, host: usize) {
+        let process = std::process::id();
+        let network = format!("10.{}.{}.0/24", 96 + self.number * 8 + host as u32, process % 256);
+        let vm = format!(
+            "vm: {{name: s{process}-{}-{host}, driver: plain, memory_mib: 4, network: {network}, shells: 1, \
+             max_clones: 4, state_dir: {}}}\n",
+            self.number,
+            self.state_of(host).display()
+        );
+        let name = format!("sfld-{host}");
+        let text = format!("sfmd: {}\n{}{vm}", self.address, self.certificates(&format!("host-h{host}")));
+        std::fs::write(self.path(&name), text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sfld"));
+        let child = self.spawn(command.arg("--config").arg(self.path(&name)), &name);
+        self.hosts[host] = Some(child);
+    }
+
+    fn spawn(&self, command: &mut Command, name: &str) -> Child {
+        let log = std::fs::File::options().append(true).create(true).open(self.path(&format!("{name}.log")));
+        let libexec = Path::new(env!("CARGO_BIN_EXE_flurry-memtap")).parent().unwrap().to_owned();
+        command.env("FLURRY_LIBEXEC", libexec).stdin(Stdio::null()).stderr(log.unwrap()).spawn().unwrap()
+    }
+
+    fn state_of(&self, host: usize) -> PathBuf {
+        self.path(&format!("state-{host}"))
+    }
+
+    /// Runs `sf`.
+    pub(crate) fn sf(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sf"));
+        command.args(["--sfmd", &self.address.to_string(), "--within", "30", "--certificates"]);
+        command.arg(self.path("certificates")).args(arguments).output().unwrap()
+    }
+
+    /// Runs `sf`, which must do what it is told, and reads its answer.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Value {
+        let output = self.sf(&[&["--json"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "sf {arguments:?}: {said}{}", self.logs());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Waits until the view is as wanted, and returns it.
+    pub(crate) fn sees(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + LONG;
+        loop {
+            let output = self.sf(&["--json", "ps"]);
+            let view: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if wanted(&view) {
+                return view;
+            }
+            assert!(Instant::now() < until, "never: {what}; {view}{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Kills SFMD without warning.
+    pub(crate) fn kill_sfmd(&mut self) {
+        end(self.sfmd.take().unwrap(), Signal::SIGKILL);
+    }
+
+    /// Ends one SFLD by a signal.
+    pub(crate) fn end_host(&mut self, host: usize, signal: Signal) {
+        end(self.hosts[host].take().unwrap(), signal);
+    }
+
+    /// Processes of a host's VMs.
+    pub(crate) fn processes(&self, host: usize) -> usize {
+        owned_by(&self.state_of(host)).len()
+    }
+
+    fn logs(&self) -> String {
+        let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let logs = files.filter(|file| file.path().extension().is_some_and(|ending| ending == "log"));
+        logs.map(|log| {
+            format!("\n--- {:?}\n{}", log.file_name(), std::fs::read_to_string(log.path()).unwrap())
+        })
+        .collect()
+    }
+
+    /// Ends all; nothing may be left.
+    pub(crate) fn clear(mut self) {
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].is_some() {
+                self.end_host(host, Signal::SIGTERM);
+            }
+            assert_eq!(self.processes(host), 0, "processes are left{}", self.logs());
+            assert!(!self.state_of(host).exists(), "the state folder is left{}", self.logs());
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for mut child in self.sfmd.take().into_iter().chain(self.hosts.drain(..).flatten()) {
+            // A test that has failed: SFLD's VMs end with it or at its next start, never by SIGKILL alone.
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+            let _ = child.wait();
+        }
+    }
+}
+
+fn end(mut child: Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+    let status = child.wait().unwrap();
+    assert!(signal == Signal::SIGKILL || status.success(), "{status}");
+}
+
+/// Hosts that are up with a parent that runs.
+pub(crate) fn up(view: &Value) -> usize {
+    let hosts = view["hosts"].as_array().into_iter().flatten();
+    hosts.filter(|host| host["state"] == "up" && host["parent"] == "joined").count()
+}
+
+/// Clones in this state.
+pub(crate) fn clones(view: &Value, state: &str) -> usize {
+    view["clones"].as_array().into_iter().flatten().filter(|clone| clone["state"] == state).count()
+}
