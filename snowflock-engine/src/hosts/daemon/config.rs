@@ -1,6 +1,6 @@
 //! `sfmd.yaml` and `sfld.yaml`: the text becomes a value that can only be valid, or all complaints.
 //!
-//! Every key is described in `CONFIG.md` beside this folder; deploy/examples has whole files.
+//! Every key is described in `CONFIG.md` beside this folder; deploy/examples/hosts has whole files.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -195,7 +195,7 @@ fn complain(path: &Path, faults: Vec<String>) -> Result<(), DaemonError> {
 mod tests {
     use super::*;
 
-    const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
+    const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/hosts");
 
     fn loaded(text: &str) -> Result<SfldConfig, DaemonError> {
         let folder = tempfile::tempdir().unwrap();
