@@ -9,6 +9,7 @@ pub mod net;
 pub mod pool;
 mod proxy;
 pub mod replay;
+pub mod route;
 pub mod server;
 pub mod tier;
 pub mod tls;
