@@ -10,6 +10,7 @@ mod picture;
 pub mod pool;
 mod proxy;
 pub mod replay;
+pub mod route;
 pub mod server;
 pub mod simulate;
 pub mod tier;

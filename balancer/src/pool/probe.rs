@@ -103,7 +103,6 @@ impl Drop for Line {
 
 /// Probes `backend` until it is gone.
 pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
-    let settings = pool.health().clone();
     let mut streak = Streak::default();
     let mut kept: Option<Line> = None;
     let mut state = (backend.state(), Instant::now());
@@ -114,6 +113,7 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
         if state.0 == State::Gone {
             return;
         }
+        let settings = pool.settings().health.clone();
         let gap = probe_gap(state.0, state.1.elapsed(), &settings);
         let result = match state.0 {
             State::Probing => eager(&backend, &settings, state.1).await,
