@@ -19,6 +19,8 @@ pub mod descriptor;
 #[cfg(feature = "host")]
 pub mod hypervisor;
 #[cfg(feature = "host")]
+pub mod mcdist;
+#[cfg(feature = "host")]
 pub mod memory;
 #[cfg(feature = "host")]
 pub mod network;

@@ -6,6 +6,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use snowflock_engine::mcdist::geometry::{Group, Lane, Place};
+use snowflock_engine::mcdist::message::{
+    FromReceiver, FromSender, Missing, Notice, Request as PageRequest, Urgent,
+};
+use snowflock_engine::mcdist::seal::SessionId;
 use snowflock_engine::memory::Region;
 use snowflock_engine::memory::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
 use snowflock_engine::shim_protocol;
@@ -14,6 +19,8 @@ use snowflock_engine::wire::{GuestMessage, HookEvent, HostMessage, RequestId, Vi
 
 #[path = "../fuzz/decoders/descriptor.rs"]
 mod descriptor;
+#[path = "../fuzz/decoders/mcdist.rs"]
+mod mcdist;
 #[path = "../fuzz/decoders/memory_request.rs"]
 mod memory_request;
 #[path = "../fuzz/decoders/shim_protocol.rs"]
@@ -142,4 +149,30 @@ fn no_damage_makes_the_memory_decoder_do_worse_than_refuse() {
         .chain(answers.iter().map(|answer| serde_json::to_vec(answer).unwrap()))
         .collect();
     run(4, &good, memory_request::check);
+}
+
+#[test]
+fn no_damage_makes_the_page_network_decoder_do_worse_than_refuse() {
+    let geometry = mcdist::geometry();
+    let mut request = PageRequest::empty(SessionId(5));
+    request.urgent = vec![Urgent { place: Place(7), again: true }; 2];
+    request.ahead = vec![Place(900), Place(1030)];
+    request.groups = vec![Missing { group: Group(3), pages: 9, held: 1 }];
+    request.untouched = (Group(4), 3);
+    let zero = Notice::Zero { first: Place(3), count: 9 };
+    let notices = vec![zero, Notice::Same { place: Place(1), of: Place(2) }];
+    let (place, group, covers, data) = (Place(5), Group(1), 3, &[1; 64][..]);
+    let from_sender = [
+        FromSender::Page { place, lane: Lane::Whole, data },
+        FromSender::Page { place, lane: Lane::Part(1), data: &data[..22] },
+        FromSender::Repair { group, index: 3, covers, lane: Lane::Whole, data },
+        FromSender::Notice(notices),
+    ];
+    let mut good = vec![Vec::new(); 6];
+    for (message, out) in from_sender.iter().zip(&mut good) {
+        message.encode(&geometry, out);
+    }
+    FromReceiver::Request(request).encode(&geometry, &mut good[4]);
+    FromReceiver::Hello.encode(&geometry, &mut good[5]);
+    run(5, &good, mcdist::check);
 }

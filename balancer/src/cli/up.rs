@@ -59,7 +59,7 @@ pub fn main(args: &UpArgs) -> ExitCode {
 async fn up(config: &Config) -> Result<(), UpError> {
     let mut signals = Signals::new()?;
     let front = Front::open(config).await?;
-    tracing::info!(listen = ?front.listen(), admin = %front.admin(), "tier `{}` is up", config.name);
+    tracing::info!(listen = ?front.addresses(), admin = %front.admin(), "tier `{}` is up", config.name);
     let tier = match start_tier(config, &front, &mut signals).await {
         Ok(tier) => tier,
         Err(error) => {
@@ -92,7 +92,7 @@ async fn up(config: &Config) -> Result<(), UpError> {
 async fn start_tier(config: &Config, front: &Front, signals: &mut Signals) -> Result<Option<Tier>, UpError> {
     let Some(vm) = &config.vm else { return Ok(None) };
     let (stop, handles) = (signals.stop_asked_for(), front.handles());
-    Ok(Some(Tier::start(&config.name, vm.clone(), &config.health.path, handles, stop).await?))
+    Ok(Some(Tier::start(&config.name, vm.clone(), &config.pool.health.path, handles, stop).await?))
 }
 
 /// SIGTERM and SIGINT.

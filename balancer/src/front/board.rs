@@ -4,7 +4,6 @@
 //! decisions and its engine. Readers put a document together when they are asked.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use crate::admin::status::{
     BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalingStatus, Status, TierStatus,
 };
 use crate::load::Sample;
+use crate::net::Address;
 use crate::pool::{Backend, Pool, State};
 
 /// Decisions that are kept.
@@ -66,10 +66,10 @@ pub struct Board {
 }
 
 impl Board {
-    pub(super) fn new(name: &str, listen: &[SocketAddr], now: Instant) -> Self {
+    pub(super) fn new(name: &str, listen: &[Address], now: Instant) -> Self {
         let notes =
             Notes { state: TierState::Starting, scaling: None, decisions: VecDeque::new(), engine: None };
-        let listen = listen.iter().map(SocketAddr::to_string).collect();
+        let listen = listen.iter().map(Address::to_string).collect();
         Self { started: now, name: name.to_owned(), listen, notes: Mutex::new(notes) }
     }
 

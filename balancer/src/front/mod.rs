@@ -24,6 +24,7 @@ pub use board::{Board, TierState};
 use crate::admin;
 use crate::config::Config;
 use crate::load::{Gauges, Load, LoadSampler, Sample};
+use crate::net::Address;
 use crate::pool::{BackendId, BackendSpec, Initial, Pool, Tcp};
 use crate::server::{BindError, DataPlane, StartError, Stopped, bind_alone};
 
@@ -90,7 +91,7 @@ impl Front {
         let listener = tokio::net::TcpListener::from_std(admin).map_err(FrontError::AdminRuntime)?;
         tasks.spawn(admin::serve(listener, handles.clone()));
         tasks.spawn(watch_for_first_backend(handles.clone()));
-        insert_fixed(&handles.pool, &config.backends);
+        insert_fixed(&handles.pool, &config.pool.backends);
         Ok(Self { plane, admin: address, handles, tasks })
     }
 
@@ -100,8 +101,13 @@ impl Front {
     }
 
     /// Where clients come in, with real ports.
-    pub fn listen(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Address] {
         self.plane.addresses()
+    }
+
+    /// The TCP ones of these.
+    pub fn listen(&self) -> Vec<SocketAddr> {
+        self.plane.addresses().iter().filter_map(Address::tcp).collect()
     }
 
     /// Where the admin listener is, with its real port.
@@ -124,10 +130,11 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn insert_fixed(pool: &Pool, backends: &[SocketAddr]) {
+fn insert_fixed(pool: &Pool, backends: &[Address]) {
     for address in backends {
         let id = BackendId::from(address.to_string());
-        let spec = BackendSpec { id, address: *address, dialer: Arc::new(Tcp), initial: Initial::Probing };
+        let spec =
+            BackendSpec { id, address: address.clone(), dialer: Arc::new(Tcp), initial: Initial::Probing };
         if let Err(duplicate) = pool.insert(spec) {
             // The configuration has refused duplicates; one more is the same backend.
             tracing::warn!(%duplicate, "a backend is given twice");

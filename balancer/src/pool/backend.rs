@@ -12,17 +12,20 @@
 //! the count.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::time::Instant;
 
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::dial::Dial;
+use super::link::Link;
 use super::queue::Queue;
+use crate::net::{Address, Raw};
 
 /// The name of a backend: `parent`, `clone-7`, or the address of a fixed one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +96,7 @@ pub struct BackendSpec {
     /// Its name; one of a kind in the pool.
     pub id: BackendId,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// How it is reached.
     pub dialer: Arc<dyn Dial>,
     /// Whether it must answer a probe before its first request.
@@ -113,8 +116,9 @@ pub enum Initial {
 pub struct Backend {
     id: BackendId,
     serial: u64,
-    address: SocketAddr,
+    address: Address,
     dialer: Arc<dyn Dial>,
+    link: Arc<Link>,
     inserted: Instant,
     max_in_flight: u32,
     queue: Arc<Queue>,
@@ -134,6 +138,7 @@ impl Backend {
         spec: BackendSpec,
         serial: u64,
         max_in_flight: Option<u32>,
+        link: Arc<Link>,
         queue: Arc<Queue>,
         now: Instant,
     ) -> Self {
@@ -146,6 +151,7 @@ impl Backend {
             serial,
             address: spec.address,
             dialer: spec.dialer,
+            link,
             inserted: now,
             max_in_flight: max_in_flight.unwrap_or(u32::MAX),
             queue,
@@ -172,13 +178,23 @@ impl Backend {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
-    /// How it is reached.
-    pub fn dialer(&self) -> &dyn Dial {
-        &*self.dialer
+    /// How it is spoken with.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Makes a connection to it, of bytes only.
+    pub(crate) async fn dial(&self) -> io::Result<Raw> {
+        let raw = match &self.address {
+            Address::Tcp(address) => Raw::Tcp(self.dialer.dial(*address).await?),
+            Address::Unix(path) => Raw::Unix(UnixStream::connect(path).await?),
+        };
+        raw.set_nodelay()?;
+        Ok(raw)
     }
 
     /// What it may be used for now.

@@ -12,6 +12,7 @@
 mod backend;
 mod dial;
 mod health;
+mod link;
 mod pick;
 mod probe;
 mod queue;
@@ -30,6 +31,8 @@ use tokio::task::AbortHandle;
 pub use backend::{Backend, BackendId, BackendSpec, Initial, Permit, State};
 pub use dial::{Dial, Dialing, Tcp, is_local};
 pub use health::{HealthSettings, Streak, Verdict, probe_gap};
+pub(crate) use link::Ends;
+pub use link::{Link, ProxyHeader};
 pub use pick::Rng;
 pub use queue::{Queue, QueueSettings, Refused};
 pub use snapshot::Snapshot;
@@ -43,6 +46,8 @@ pub struct PoolSettings {
     pub queue: QueueSettings,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
+    /// How backends are spoken with.
+    pub link: Arc<Link>,
 }
 
 /// A backend with this name is in the pool already.
@@ -125,7 +130,14 @@ impl Pool {
         }
         let serial = self.0.serials.fetch_add(1, SeqCst);
         let (limit, queue) = (self.0.settings.max_in_flight, Arc::clone(&self.0.queue));
-        let backend = Arc::new(Backend::new(spec, serial, limit, queue, Instant::now()));
+        let backend = Arc::new(Backend::new(
+            spec,
+            serial,
+            limit,
+            Arc::clone(&self.0.settings.link),
+            queue,
+            Instant::now(),
+        ));
         let prober = self.0.runtime.spawn(probe::run(self.clone(), Arc::clone(&backend))).abort_handle();
         members.push(Member { backend: Arc::clone(&backend), prober });
         self.publish(members);
@@ -285,9 +297,9 @@ fn test_backend(serial: u64, max_in_flight: Option<u32>) -> Arc<Backend> {
     let queue = Arc::new(Queue::new(QueueSettings::default(), snapshot));
     let spec = BackendSpec {
         id: BackendId::from(format!("b{serial}")),
-        address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
         dialer: Arc::new(Tcp),
         initial: Initial::Ready,
     };
-    Arc::new(Backend::new(spec, serial, max_in_flight, queue, Instant::now()))
+    Arc::new(Backend::new(spec, serial, max_in_flight, Arc::default(), queue, Instant::now()))
 }

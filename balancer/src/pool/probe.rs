@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinSet;
 
 use super::Pool;
 use super::backend::{Backend, State};
 use super::health::{HealthSettings, Streak, Verdict, probe_gap};
+use crate::net::{Address, Stream};
 
 /// Attempts that may be under way at once.
 const MAX_ATTEMPTS: usize = 8;
@@ -42,8 +44,52 @@ enum ProbeError {
 
 /// A connection over which a probe was answered.
 struct Line {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: Sender,
     driver: tokio::task::JoinHandle<()>,
+}
+
+/// What requests are given to.
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
+        }
+    }
+}
+
+impl Line {
+    async fn begin(io: TokioIo<Stream>, http2: bool) -> Result<Self, ProbeError> {
+        // Errors of a connection reach its sender.
+        if http2 {
+            let made = http2::handshake(TokioExecutor::new(), io).await;
+            let (sender, connection) = made.map_err(ProbeError::Exchange)?;
+            let driver = tokio::spawn(async move { drop(connection.await) });
+            return Ok(Self { sender: Sender::Http2(sender), driver });
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(ProbeError::Exchange)?;
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender: Sender::Http1(sender), driver })
+    }
 }
 
 impl Drop for Line {
@@ -145,29 +191,41 @@ async fn within<T>(
 }
 
 async fn connect(backend: &Backend) -> Result<Line, ProbeError> {
-    let stream = backend.dialer().dial(backend.address()).await.map_err(ProbeError::Connect)?;
-    stream.set_nodelay(true).map_err(ProbeError::Connect)?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ProbeError::Exchange)?;
-    let driver = tokio::spawn(async move {
-        // Its errors reach the sender.
-        let _ = connection.await;
-    });
-    Ok(Line { sender, driver })
+    let raw = backend.dial().await.map_err(ProbeError::Connect)?;
+    let stream = backend.link().set_up(raw, None).await.map_err(ProbeError::Connect)?;
+    Line::begin(TokioIo::new(stream), backend.link().http2).await
+}
+
+/// What a backend is called in a probe.
+fn authority(backend: &Backend) -> String {
+    match (&backend.link().tls, backend.address()) {
+        (Some(tls), _) => tls.name.to_str().into_owned(),
+        (None, Address::Tcp(address)) => address.to_string(),
+        (None, Address::Unix(_)) => "localhost".to_owned(),
+    }
+}
+
+/// What a probe asks for; over HTTP/2 with scheme and authority.
+/// The path was checked when the configuration was read; one that is none asks for `/`.
+fn target(backend: &Backend, path: &str) -> Uri {
+    let whole = match (backend.link().http2, backend.link().tls.is_some()) {
+        (false, _) => path.to_owned(),
+        (true, false) => format!("http://{}{path}", authority(backend)),
+        (true, true) => format!("https://{}{path}", authority(backend)),
+    };
+    whole.parse().unwrap_or_default()
 }
 
 /// Sends the probe; says whether the connection can be used for the next one.
-async fn ask(
-    sender: &mut SendRequest<Empty<Bytes>>,
-    backend: &Backend,
-    settings: &HealthSettings,
-) -> Result<bool, ProbeError> {
+async fn ask(sender: &mut Sender, backend: &Backend, settings: &HealthSettings) -> Result<bool, ProbeError> {
     let mut request = Request::new(Empty::new());
-    // Checked when the configuration was read; a path that is none asks for `/`.
-    *request.uri_mut() = settings.path.parse().unwrap_or_default();
-    let host = http::HeaderValue::from_str(&backend.address().to_string());
-    request.headers_mut().insert(header::HOST, host.unwrap_or(http::HeaderValue::from_static("flurry")));
-    request.headers_mut().insert(header::USER_AGENT, http::HeaderValue::from_static("flurry-probe"));
-    let answer = sender.send_request(request).await.map_err(ProbeError::Exchange)?;
+    *request.uri_mut() = target(backend, &settings.path);
+    if !backend.link().http2 {
+        let host = HeaderValue::from_str(&authority(backend));
+        request.headers_mut().insert(header::HOST, host.unwrap_or(HeaderValue::from_static("flurry")));
+    }
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("flurry-probe"));
+    let answer = sender.send(request).await.map_err(ProbeError::Exchange)?;
     let status = answer.status();
     if !(status.is_success() || status.is_redirection()) {
         return Err(ProbeError::Status(status));
@@ -176,7 +234,7 @@ async fn ask(
 }
 
 /// Reads the rest of a small answer; a large one costs its connection.
-async fn drained(mut body: hyper::body::Incoming) -> bool {
+async fn drained(mut body: Incoming) -> bool {
     let mut left = MAX_ANSWER;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };

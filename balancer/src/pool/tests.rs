@@ -32,7 +32,7 @@ async fn answering(listener: TcpListener, well: Arc<AtomicBool>) {
 }
 
 fn pool(health: HealthSettings, queue: QueueSettings, max_in_flight: Option<u32>) -> Pool {
-    Pool::new(PoolSettings { health, queue, max_in_flight })
+    Pool::new(PoolSettings { health, queue, max_in_flight, ..PoolSettings::default() })
 }
 
 fn quick() -> HealthSettings {
@@ -40,7 +40,7 @@ fn quick() -> HealthSettings {
 }
 
 fn spec(id: &str, address: SocketAddr, initial: Initial) -> BackendSpec {
-    BackendSpec { id: id.into(), address, dialer: Arc::new(Tcp), initial }
+    BackendSpec { id: id.into(), address: address.into(), dialer: Arc::new(Tcp), initial }
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {

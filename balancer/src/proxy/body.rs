@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::upstream::{Upstream, no_waker};
+use super::upstream::{Single, Upstream, no_waker};
 use crate::pool::Permit;
 use crate::server::{Session, Worker};
 
@@ -80,16 +80,20 @@ pub(crate) struct Streaming {
 
 struct Source {
     upstream: Upstream,
+    /// Whether the connection may carry requests of other clients.
+    reusable: bool,
     permit: Permit,
     worker: Rc<Worker>,
 }
 
 impl Source {
     /// The body is complete: the connection may carry the next request.
-    fn finish(mut self) {
-        if self.upstream.is_idle() {
-            let serial = self.permit.backend().serial();
-            self.worker.idle.borrow_mut().put(serial, self.upstream, Instant::now());
+    fn finish(self) {
+        if let Upstream::Single(mut upstream) = self.upstream {
+            if self.reusable && upstream.is_idle() {
+                let serial = self.permit.backend().serial();
+                self.worker.idle.borrow_mut().put(serial, upstream, Instant::now());
+            }
         }
         drop(self.permit);
     }
@@ -108,7 +112,8 @@ impl ResponseBody {
         permit: Permit,
         worker: Rc<Worker>,
     ) -> Self {
-        let source = Source { upstream, permit, worker };
+        let reusable = permit.backend().link().is_shared();
+        let source = Source { upstream, reusable, permit, worker };
         if incoming.is_end_stream() {
             source.finish();
             return Self::Backend(Streaming { incoming, source: None });
@@ -121,15 +126,28 @@ impl ResponseBody {
     }
 }
 
+/// A piece of a body that comes over a connection which nobody else drives.
+fn driven(
+    incoming: &mut Incoming,
+    upstream: &mut Single,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let polled = Pin::new(&mut *incoming).poll_frame(&mut no_waker());
+    if polled.is_ready() {
+        return polled;
+    }
+    upstream.drive(cx);
+    // Only the drive can bring a frame, so nobody has to be woken for it.
+    Pin::new(incoming).poll_frame(&mut no_waker())
+}
+
 impl Streaming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(&mut no_waker());
-        if polled.is_pending() {
-            source.upstream.drive(cx);
-            // Only the drive can bring a frame, so nobody has to be woken for it.
-            polled = Pin::new(&mut self.incoming).poll_frame(&mut no_waker());
-        }
+        let polled = match &mut source.upstream {
+            Upstream::Single(upstream) => driven(&mut self.incoming, upstream, cx),
+            Upstream::Shared(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if self.incoming.is_end_stream() {

@@ -9,19 +9,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use super::body::{RequestBody, ResponseBody};
 use super::headers;
 use super::reply::{last_reply, reply};
+use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
 use crate::pool::{Backend, Permit, Refused, is_local};
 use crate::server::{Expired, Session, Worker};
 
 /// Backends that one request may try. Each connect failure ejects one, so this is only
 /// reached where backends fail and return all the time.
-const MAX_TRIES: u32 = 16;
+pub(super) const MAX_TRIES: u32 = 16;
 
 /// Answers a request: with a backend's answer, or with why there is none.
 pub(crate) async fn forward(
@@ -30,20 +32,26 @@ pub(crate) async fn forward(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     worker.budget.borrow_mut().earn();
+    if upgrade::is_wanted(&request) {
+        return upgrade::forward(&worker, &session, request).await;
+    }
     let request = prepare(request, &session);
     session.replay.borrow_mut().keep(&request);
-    let answer = Trip { worker: &worker, session: &session, avoid: None, fresh: false }.run(request).await;
+    let answer = Trip::new(&worker, &session).run(request).await;
     session.replay.borrow_mut().forget();
     answer
 }
 
 /// Turns a client's request into a backend's, in place.
-fn prepare(request: Request<Incoming>, session: &Rc<Session>) -> Request<RequestBody> {
+pub(super) fn prepare(request: Request<Incoming>, session: &Rc<Session>) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut parts.headers);
+    }
     if parts.uri.scheme().is_some() {
         to_origin_form(&mut parts);
     }
-    headers::to_backend(&mut parts.headers, &session.forwarded_for);
+    headers::to_backend(&mut parts.headers, &session.client);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let body = match body.is_end_stream() {
@@ -63,23 +71,40 @@ fn to_origin_form(parts: &mut http::request::Parts) {
     parts.uri = path.map(Uri::from).unwrap_or_default();
 }
 
+/// HTTP/2 has no Host: scheme and authority are part of the target.
+fn to_absolute_form(request: &mut Request<RequestBody>, backend: &Backend) {
+    let scheme = if backend.link().tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let host = request.headers_mut().remove(header::HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let Some(authority) = authority.or(request.uri().authority().cloned()) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    (parts.scheme, parts.authority) = (Some(scheme), Some(authority));
+    // Scheme, authority and path each were valid: so is the whole.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
+}
+
 /// What to do after a try that failed.
-enum Next {
+pub(super) enum Next {
     Again(Request<RequestBody>),
     Answer(Response<ResponseBody>),
 }
 
 /// One request on its way, over one backend or several.
-struct Trip<'a> {
-    worker: &'a Rc<Worker>,
-    session: &'a Session,
+pub(super) struct Trip<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) session: &'a Session,
     /// The backend that failed last.
     avoid: Option<u64>,
     /// Whether only a new connection will do.
     fresh: bool,
 }
 
-impl Trip<'_> {
+impl<'a> Trip<'a> {
+    pub(super) fn new(worker: &'a Rc<Worker>, session: &'a Session) -> Self {
+        Self { worker, session, avoid: None, fresh: false }
+    }
+
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
         for _ in 0..MAX_TRIES {
             let permit = match self.place().await {
@@ -97,9 +122,12 @@ impl Trip<'_> {
                 },
             };
             permit.count_request();
+            if permit.backend().link().http2 {
+                to_absolute_form(&mut request, permit.backend());
+            }
             match upstream.exchange(request, self.session, permit.backend()).await {
                 Ok(answer) => return self.answered(answer, upstream, permit),
-                Err(error) => match self.exchange_failed(error, &upstream, permit.backend()) {
+                Err(error) => match self.exchange_failed(error, upstream.reused(), permit.backend()) {
                     Next::Again(again) => request = again,
                     Next::Answer(answer) => return answer,
                 },
@@ -109,7 +137,7 @@ impl Trip<'_> {
     }
 
     /// A place at a backend: at once if there is one, else in line.
-    async fn place(&self) -> Result<Permit, Refused> {
+    pub(super) async fn place(&self) -> Result<Permit, Refused> {
         let taken = {
             let mut cache = self.worker.snapshot.borrow_mut();
             self.worker.pool.take_now(cache.load(), &mut self.worker.rng.borrow_mut(), self.avoid)
@@ -124,17 +152,29 @@ impl Trip<'_> {
     }
 
     async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
-        let backend = permit.backend();
+        let (backend, link) = (permit.backend(), permit.backend().link());
         if !self.fresh {
-            if let Some(upstream) = self.worker.idle.borrow_mut().take(backend.serial()) {
+            let mut idle = self.worker.idle.borrow_mut();
+            let taken = match link.http2 {
+                true => idle.take_shared(backend.serial()),
+                false => idle.take(backend.serial()),
+            };
+            if let Some(upstream) = taken {
                 return Ok(upstream);
             }
         }
         self.worker.counters.connects.bump();
-        Upstream::connect(backend, self.worker.settings.timeouts.connect).await
+        let ends = self.session.client.ends();
+        let upstream = Upstream::connect(backend, ends, self.worker.settings.timeouts.connect).await?;
+        if let Upstream::Shared(shared) = &upstream {
+            if link.is_shared() {
+                self.worker.idle.borrow_mut().share(backend.serial(), shared);
+            }
+        }
+        Ok(upstream)
     }
 
-    fn answered(
+    pub(super) fn answered(
         &self,
         answer: Response<Incoming>,
         upstream: Upstream,
@@ -153,7 +193,7 @@ impl Trip<'_> {
         Response::from_parts(parts, body)
     }
 
-    fn refused(&self, refused: Refused) -> Response<ResponseBody> {
+    pub(super) fn refused(&self, refused: Refused) -> Response<ResponseBody> {
         let counters = &self.worker.counters;
         let (counter, text) = match refused {
             Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
@@ -164,7 +204,7 @@ impl Trip<'_> {
         reply(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 
-    fn connect_failed(
+    pub(super) fn connect_failed(
         &mut self,
         permit: &Permit,
         error: &ConnectError,
@@ -184,9 +224,13 @@ impl Trip<'_> {
         Next::Again(request)
     }
 
-    fn exchange_failed(&mut self, error: ExchangeError, upstream: &Upstream, backend: &Arc<Backend>) -> Next {
+    pub(super) fn exchange_failed(
+        &mut self,
+        error: ExchangeError,
+        stale: bool,
+        backend: &Arc<Backend>,
+    ) -> Next {
         let worker = self.worker;
-        let stale = upstream.reused();
         match error {
             ExchangeError::NotSent(request) => {
                 worker.counters.retries.bump();

@@ -1,33 +1,42 @@
 //! The data plane's outside: sockets, threads, connections of clients, and their end.
 //!
-//!   accept -> guard (framing) -> hyper -> proxy::Door -> backend
+//!   accept -> entrance (PROXY header, TLS) -> guard (framing) -> hyper -> proxy::Door -> backend
 //!
 //! Not here: what happens to a request (see [`crate::proxy`]).
 
 mod connection;
+mod entrance;
 pub mod framing;
-mod gather;
 mod guard;
+mod http2;
 mod listen;
+mod proxied;
 mod session;
+mod tunnel;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{oneshot, watch};
 
-pub(crate) use gather::Gathered;
-pub use listen::{BindError, bind_alone, bind_shared};
+pub(crate) use http2::ThisThread;
+pub use listen::{BindError, ListenerSettings, Listening, bind_alone, bind_shared};
+pub use proxied::ProxyProtocol;
 pub use session::Timeouts;
-pub(crate) use session::{Expired, Session};
+pub(crate) use session::{Client, Expired, Session};
+pub(crate) use tunnel::Tunnel;
 pub use worker::DataPlaneSettings;
 pub(crate) use worker::Worker;
 use worker::{WorkerEnd, WorkerSeed};
 
+use entrance::Entrance;
+
 use crate::load::Load;
+use crate::net::Address;
 use crate::pool::Pool;
+use crate::tls::TlsError;
 
 /// Why the data plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +44,14 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Certificates cannot be used.
+    #[error("{key}.tls: {source}")]
+    Tls {
+        /// The key of the listener.
+        key: String,
+        /// What is wrong with them.
+        source: TlsError,
+    },
     /// A thread cannot be started.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
@@ -42,7 +59,7 @@ pub enum StartError {
 
 /// The running data plane.
 pub struct DataPlane {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     stop: watch::Sender<bool>,
     ends: Vec<oneshot::Receiver<io::Result<WorkerEnd>>>,
 }
@@ -61,7 +78,7 @@ impl DataPlane {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start(
-        listen: &[SocketAddr],
+        listen: &[ListenerSettings],
         pool: &Pool,
         load: &Load,
         settings: &DataPlaneSettings,
@@ -69,10 +86,14 @@ impl DataPlane {
         let workers = load.workers();
         let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
-        for (index, address) in listen.iter().enumerate() {
-            let shared = bind_shared(&format!("listen[{index}]"), *address, workers)?;
-            addresses.extend(shared.first().and_then(|socket| socket.local_addr().ok()));
-            sockets.iter_mut().zip(shared).for_each(|(of_worker, socket)| of_worker.push(socket));
+        for (index, listener) in listen.iter().enumerate() {
+            let key = format!("listen[{index}]");
+            let entrance = Entrance::new(listener, Arc::clone(&settings.trusted_proxies))
+                .map_err(|source| StartError::Tls { key: key.clone(), source })?;
+            let shared = bind_shared(&key, &listener.address, workers)?;
+            addresses.extend(shared.first().map(|socket| socket.address(&listener.address)));
+            let with_entrance = shared.into_iter().map(|socket| (socket, entrance.clone()));
+            sockets.iter_mut().zip(with_entrance).for_each(|(of_worker, it)| of_worker.push(it));
         }
         let mut plane = Self { addresses, stop: watch::Sender::new(false), ends: Vec::new() };
         for (index, listeners) in sockets.into_iter().enumerate() {
@@ -85,7 +106,7 @@ impl DataPlane {
     }
 
     /// The addresses that are listened on, with their real ports.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
@@ -98,6 +119,12 @@ impl DataPlane {
                 Ok(Ok(end)) => cut += end.cut,
                 Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
                 Err(_panicked) => tracing::error!("a worker ended unexpectedly"),
+            }
+        }
+        for address in &self.addresses {
+            if let Address::Unix(path) = address {
+                // A file that is gone already is what was wanted.
+                let _ = std::fs::remove_file(path);
             }
         }
         Stopped { cut }

@@ -9,19 +9,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
+use ipnet::IpNet;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, watch};
 
 use super::connection;
+use super::entrance::Entrance;
+use super::http2::ThisThread;
+use super::listen::Listening;
 use super::session::Timeouts;
 use crate::load::WorkerCounters;
+use crate::net::Raw;
 use crate::pool::{Pool, Rng, Snapshot};
 use crate::proxy::{IdleConnections, RetryBudget};
 
@@ -35,13 +40,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct DataPlaneSettings {
     /// Limits on time.
     pub timeouts: Timeouts,
+    /// Networks of proxies whose X-Forwarded fields are believed.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 /// What a worker is started with.
 pub(crate) struct WorkerSeed {
     pub(crate) index: usize,
     pub(crate) workers: usize,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<(Listening, Entrance)>,
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) settings: DataPlaneSettings,
@@ -57,7 +64,8 @@ pub(crate) struct Worker {
     pub(crate) budget: RefCell<RetryBudget>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) settings: DataPlaneSettings,
-    pub(crate) http: http1::Builder,
+    pub(crate) http1: http1::Builder,
+    pub(crate) http2: http2::Builder<ThisThread>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) stop: Notify,
     open: Cell<usize>,
@@ -74,7 +82,8 @@ impl Worker {
             budget: RefCell::new(RetryBudget::share_of(seed.workers, Instant::now())),
             counters: Arc::clone(&seed.counters),
             settings: seed.settings.clone(),
-            http: connection::builder(),
+            http1: connection::builder(),
+            http2: super::http2::builder(),
             stopping: Cell::new(false),
             stop: Notify::new(),
             open: Cell::new(0),
@@ -135,9 +144,9 @@ pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
 async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     let worker = Rc::new(Worker::new(&seed));
     let mut accepting = Vec::new();
-    for listener in std::mem::take(&mut seed.listeners) {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), seed.stop.clone())));
+    for (listener, entrance) in std::mem::take(&mut seed.listeners) {
+        let door = Doorway::new(listener, entrance)?;
+        accepting.push(tokio::task::spawn_local(accept(door, Rc::clone(&worker), seed.stop.clone())));
     }
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     // A sender that is gone means the same as a stop.
@@ -152,13 +161,46 @@ async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     Ok(WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } })
 }
 
+/// A listening socket on this worker's runtime.
+enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Accepting {
+    async fn accept(&self) -> std::io::Result<(Raw, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().await.map(|(stream, peer)| (Raw::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Raw::Unix(stream), None)),
+        }
+    }
+}
+
+/// A socket, and what becomes of the connections it accepts.
+struct Doorway {
+    accepting: Accepting,
+    entrance: Rc<Entrance>,
+}
+
+impl Doorway {
+    fn new(listener: Listening, entrance: Entrance) -> std::io::Result<Self> {
+        let accepting = match listener {
+            Listening::Tcp(listener) => Accepting::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listening::Unix(listener) => Accepting::Unix(tokio::net::UnixListener::from_std(listener)?),
+        };
+        Ok(Self { accepting, entrance: Rc::new(entrance) })
+    }
+}
+
 /// Accepts until the stop, then takes what the kernel has already accepted for us.
-async fn accept(listener: tokio::net::TcpListener, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
-    let start = |stream| {
+async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+    let start = |(stream, peer)| {
         let open = Open::new(&worker);
-        let worker = Rc::clone(&worker);
+        let (worker, entrance) = (Rc::clone(&worker), Rc::clone(&door.entrance));
         tokio::task::spawn_local(async move {
-            connection::serve(stream, worker).await;
+            connection::serve(stream, peer, entrance, worker).await;
             drop(open);
         });
     };
@@ -166,14 +208,14 @@ async fn accept(listener: tokio::net::TcpListener, worker: Rc<Worker>, mut stop:
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => start(stream),
+            accepted = door.accepting.accept() => match accepted {
+                Ok(accepted) => start(accepted),
                 Err(error) => accept_failed(&error).await,
             },
         }
     }
-    while let Some(Ok((stream, _peer))) = now_or_never(listener.accept()).await {
-        start(stream);
+    while let Some(Ok(accepted)) = now_or_never(door.accepting.accept()).await {
+        start(accepted);
     }
 }
 

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scaler::{Action, BackendView, Decision, Phase, PoolView, Scaler, choose_victims};
-use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View};
+use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View, report};
 use snowflock_engine::network::identity::CloneId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-use super::metrics::EngineMeter;
+use super::metrics::{EngineMeter, ForkMeter};
 use super::numbers::Numbers;
 use super::queries::{self, Answered};
 use super::record::RecordFile;
 use super::scaler_metrics::ScalerMeter;
 use super::start::{address, backend_id, insert};
-use super::{Tier, TierError, observe, report};
+use super::{Tier, TierError, observe};
 use crate::admin::status::DecisionStatus;
 use crate::pool::{Drained, State};
 
@@ -62,6 +62,7 @@ pub(super) struct Control<'a> {
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
+    forks: ForkMeter,
     meter: ScalerMeter,
     record: Option<RecordFile>,
     /// Ends with the loop.
@@ -83,6 +84,7 @@ impl<'a> Control<'a> {
         let engine = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
         tier.handles.registry.register(Box::new(engine))?;
         let meter = ScalerMeter::new(&tier.handles.registry)?;
+        let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
         Ok(Self {
             tier,
@@ -92,6 +94,7 @@ impl<'a> Control<'a> {
             events,
             tell,
             numbers,
+            forks,
             meter,
             record,
             _queries: queries,
@@ -124,6 +127,7 @@ impl<'a> Control<'a> {
 
     /// What the engine's view asks for: clones with an identity enter the pool, dead ones leave it.
     fn follow(&mut self, view: &View) {
+        self.forks.follow(view);
         for clone in &view.clones {
             let stage = self.clones.get(&clone.id).copied();
             match (&clone.state, stage) {
@@ -172,6 +176,7 @@ impl<'a> Control<'a> {
             Event::Answers(id, after) => {
                 tracing::info!(clone = %id, ?after, "a clone answers");
                 self.tier.engine.ready(id, after);
+                self.forks.answered(after);
                 if let Some(stage) = self.clones.get_mut(&id).filter(|stage| **stage == Stage::Probing) {
                     *stage = Stage::Serving { since: self.tier.handles.board.uptime() };
                 }
