@@ -11,10 +11,12 @@
 
 mod clock;
 mod decision;
+mod explain;
 mod forecast;
 mod formula;
 mod goal;
 mod history;
+pub mod journal;
 pub mod models;
 mod name;
 mod panic;
@@ -34,6 +36,7 @@ mod wish;
 pub mod yaml;
 
 pub use decision::{Action, Decision};
+pub use explain::Explanation;
 pub use forecast::{Predict, Record};
 pub use formula::Formula;
 pub use name::Name;

@@ -106,6 +106,11 @@ impl Scaler {
         self.panic.left(self.policy.stable_window, self.clock.latest())
     }
 
+    /// The signals with a target.
+    pub(crate) fn goals(&self) -> &[Goal] {
+        &self.goals.all
+    }
+
     /// Fewest and most backends as of the last decision: the policy's, raised by a
     /// schedule or a forecast, or a number asked for by hand.
     pub fn held_to(&self) -> (u32, u32) {

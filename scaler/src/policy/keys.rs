@@ -1,7 +1,7 @@
 //! The keys of a policy in YAML, and what to write there. `POLICY.md` describes each.
 
 /// Every key with its remedy.
-pub(super) const KEYS: [(&str, &str); 72] = [
+pub(super) const KEYS: [(&str, &str); 73] = [
     ("min", "give the fewest backends to keep, the parent included, e.g. 1"),
     ("max", "give the most backends to have, the parent included, e.g. 8"),
     ("target_concurrency", "give the number of requests one backend should serve at once, e.g. 4"),
@@ -43,6 +43,7 @@ pub(super) const KEYS: [(&str, &str); 72] = [
     ("predict.buffer", "give how long before a forecast backends should be there, e.g. 5m"),
     ("predict.act", "write true to raise the floor by forecasts, false to show them only"),
     ("predict.file", "give the absolute path of a file to keep, e.g. /var/lib/flurry/shop.json"),
+    ("journal", "give the absolute path of a file to write, e.g. /var/log/flurry/shop.jsonl"),
     ("fallback", "give a section with after, backends"),
     ("fallback.after", "give the time without any signal, e.g. 30s"),
     ("fallback.backends", "give the fewest backends from then on, e.g. 4"),

@@ -48,6 +48,9 @@ pub struct Policy {
     /// Where what is remembered for that is kept; `None` for nowhere. Whoever runs the
     /// scaler reads and writes it.
     pub predict_file: Option<PathBuf>,
+    /// Where everything told and decided is written down; `None` for nowhere. Whoever
+    /// runs the scaler writes it, see [`crate::journal`].
+    pub journal: Option<PathBuf>,
     /// What to do without any signal.
     pub fallback: Option<Fallback>,
     /// What a missing signal means for shrinking.
@@ -234,6 +237,7 @@ impl Policy {
             schedule: Vec::new(),
             predict: None,
             predict_file: None,
+            journal: None,
             fallback: None,
             when_missing: WhenMissing::Keep,
             stable_window,

@@ -98,7 +98,8 @@ pub(super) fn predict(s: &mut Section<'_>) -> (Predict, Option<PathBuf>) {
     (Predict { season, bin, buffer, acts }, file)
 }
 
-fn absolute(path: &Path) -> Result<(), String> {
+/// A path that does not depend on where the program was started.
+pub(super) fn absolute(path: &Path) -> Result<(), String> {
     let problem = || format!("must be absolute, got `{}`", path.display());
     path.is_absolute().then_some(()).ok_or_else(problem)
 }

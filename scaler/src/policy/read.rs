@@ -33,6 +33,7 @@ impl Policy {
             schedule: more::schedule(s),
             predict: predict.as_ref().map(|(predict, _)| *predict),
             predict_file: predict.and_then(|(_, file)| file),
+            journal: s.path_buf("journal", remedy("journal")).check(|path| more::absolute(path)).optional(),
             fallback: s.optional_section("fallback", more::fallback).flatten(),
             when_missing: s.choice("when_missing", &missing, remedy("when_missing")).or(default.when_missing),
             stable_window,

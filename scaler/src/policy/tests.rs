@@ -75,6 +75,7 @@ scaling:
   predict: {season: 7d, bin: 10m, buffer: 15m, act: true, file: /var/lib/flurry/shop.json}
   fallback: {after: 40s, backends: 5}
   when_missing: ignore
+  journal: /var/log/shop.jsonl
   stable_window: 20s
   panic_window: 3s
   panic_threshold: 150%
@@ -146,6 +147,7 @@ scaling:
         schedule: vec![office],
         predict: Some(Predict { season: s(7 * 86_400), bin: s(600), buffer: s(900), acts: true }),
         predict_file: Some("/var/lib/flurry/shop.json".into()),
+        journal: Some("/var/log/shop.jsonl".into()),
         fallback: Some(Fallback { after: s(40), backends: 5 }),
         when_missing: WhenMissing::Ignore,
         stable_window: s(20),
@@ -284,6 +286,7 @@ fn every_rule_is_held_to() {
         ("predict: {bin: 7m}", "scaling.predict.bin: must fit into the season without rest"),
         ("predict: {season: 28d, bin: 1m}", "scaling.predict.bin: must cut the season into 10080 at most"),
         ("predict: {file: shop.json}", "scaling.predict.file: must be absolute, got `shop.json`"),
+        ("journal: here", "scaling.journal: must be absolute, got `here`"),
         ("fallback: {after: 1m}", "scaling.fallback.backends: is missing"),
         ("fallback: {backends: 9}", "scaling.fallback.backends: must be at most max, which is 8, got 9"),
         ("target_concurrency: .nan", "scaling.target_concurrency: must be a number, got .nan"),
