@@ -1,4 +1,5 @@
-//! The admin listener: what Flurry tells about itself. Read only.
+//! The admin listener: what Flurry tells about itself. Read only,
+//! but for orders to the scaler.
 
 mod client;
 pub(crate) mod families;
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use client::{FetchError, fetch_status};
+pub use client::{FetchError, fetch_status, send_order};
 pub use meter::Meter;
 pub use table::table;
 

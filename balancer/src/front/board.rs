@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::orders::Order;
 use crate::admin::status::{
-    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalingStatus, Status, TierStatus,
+    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalerStatus, ScalingStatus, Status, TierStatus,
 };
 use crate::load::Sample;
 use crate::net::Address;
@@ -16,6 +17,9 @@ use crate::pool::{Backend, Pool, State};
 
 /// Decisions that are kept.
 const MAX_DECISIONS: usize = 64;
+
+/// Takes an order to the tier.
+type OrderTaker = Box<dyn Fn(Order) + Send + Sync>;
 
 /// Makes the engine's part of the document.
 type EngineSource = Box<dyn Fn() -> EngineStatus + Send + Sync>;
@@ -55,6 +59,8 @@ struct Notes {
     scaling: Option<Scaling>,
     decisions: VecDeque<DecisionStatus>,
     engine: Option<EngineSource>,
+    orders: Option<OrderTaker>,
+    scaler: ScalerStatus,
 }
 
 /// What the status document is made of.
@@ -67,8 +73,14 @@ pub struct Board {
 
 impl Board {
     pub(super) fn new(name: &str, listen: &[Address], now: Instant) -> Self {
-        let notes =
-            Notes { state: TierState::Starting, scaling: None, decisions: VecDeque::new(), engine: None };
+        let notes = Notes {
+            state: TierState::Starting,
+            scaling: None,
+            decisions: VecDeque::new(),
+            engine: None,
+            orders: None,
+            scaler: ScalerStatus::default(),
+        };
         let listen = listen.iter().map(Address::to_string).collect();
         Self { started: now, name: name.to_owned(), listen, notes: Mutex::new(notes) }
     }
@@ -111,6 +123,23 @@ impl Board {
         self.notes().engine = Some(Box::new(source));
     }
 
+    /// Gives the function that takes orders to the tier; it must neither block nor use the board.
+    pub fn set_orders(&self, taker: impl Fn(Order) + Send + Sync + 'static) {
+        self.notes().orders = Some(Box::new(taker));
+    }
+
+    /// Takes an order to the tier. Says whether there is one that is scaled.
+    pub fn order(&self, order: Order) -> bool {
+        let notes = self.notes();
+        notes.orders.iter().for_each(|taker| taker(order));
+        notes.orders.is_some()
+    }
+
+    /// Says what the scaler goes by now.
+    pub fn set_scaler(&self, scaler: ScalerStatus) {
+        self.notes().scaler = scaler;
+    }
+
     /// The newest decisions, oldest first.
     pub fn decisions(&self) -> Vec<DecisionStatus> {
         self.notes().decisions.iter().cloned().collect()
@@ -141,6 +170,7 @@ impl Board {
                 ready: count(State::Ready),
                 starting: scaling.starting,
                 retiring: scaling.retiring,
+                scaler: notes.scaler.clone(),
             },
             backends,
             engine: notes.engine.as_ref().map(|source| source()),

@@ -9,6 +9,7 @@
 
 mod board;
 mod limits;
+mod orders;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use board::{Board, TierState};
+pub use orders::Order;
 
 use crate::admin;
 use crate::config::Config;
