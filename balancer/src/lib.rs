@@ -7,6 +7,7 @@ pub mod front;
 pub mod load;
 pub mod net;
 mod picture;
+pub mod policy;
 pub mod pool;
 mod proxy;
 pub mod replay;

@@ -1,5 +1,5 @@
-//! The admin listener: what Flurry tells about itself, and where it is told to read its
-//! configuration again.
+//! The admin listener: what Flurry tells about itself, where it is told to read its
+//! configuration again, and where the scaler gets orders.
 
 mod client;
 pub(crate) mod families;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use client::{FetchError, fetch_status};
+pub use client::{FetchError, fetch_status, send_order};
 pub use meter::Meter;
 pub use table::table;
 

@@ -8,17 +8,20 @@ use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::front::{Handles, TierState};
+use crate::front::{Handles, Order, TierState};
+
+/// Whoever sends an order sends this header, with any value.
+pub(super) const ORDER_HEADER: &str = "flurry-order";
 
 type Answer = Response<Full<Bytes>>;
 
-const INDEX: &str =
-    "flurry admin\n/metrics\n/v1/status\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/healthz\n/readyz\n";
+const INDEX: &str = "flurry admin\n/metrics\n/v1/status\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/v1/scaling (POST)\n/healthz\n/readyz\n";
 
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/reload") => reload(&request, &handles).await,
+        (_, "/v1/scaling") => scaling(&request, &handles),
         _ => read(&request, &handles),
     }
 }
@@ -71,6 +74,32 @@ fn read<B>(request: &Request<B>, handles: &Handles) -> Answer {
         "/readyz" => readiness(handles),
         _ => text(StatusCode::NOT_FOUND, INDEX),
     }
+}
+
+/// Takes an order to the scaler. The header keeps web pages that a user of this machine
+/// happens to visit from giving orders: a browser does not send it to another site.
+fn scaling<B>(request: &Request<B>, handles: &Handles) -> Answer {
+    if request.method() != Method::POST {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return refused;
+    }
+    if !request.headers().contains_key(ORDER_HEADER) {
+        return text(StatusCode::FORBIDDEN, "an order needs the header flurry-order\n");
+    }
+    let order = match Order::parse(request.uri().query().unwrap_or("")) {
+        Ok(order) => order,
+        Err(wrong) => {
+            let page = wrong.join("\n") + "\n";
+            return with_type(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", page.into());
+        }
+    };
+    if !handles.board.order(order) {
+        return text(StatusCode::CONFLICT, "this tier is not scaled, or not up yet\n");
+    }
+    tracing::info!(order = order.query(), "an order by hand");
+    let page = format!("taken: {}\n", order.query());
+    with_type(StatusCode::ACCEPTED, "text/plain; charset=utf-8", page.into())
 }
 
 /// Whether requests get an answer now: the tier serves and a backend is ready.

@@ -9,6 +9,7 @@
 
 mod board;
 mod limits;
+mod orders;
 mod planner;
 mod reload;
 
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use board::{Board, TierState};
+pub use orders::Order;
 use planner::Planner;
 pub use reload::{ReloadAsked, ReloadError, Reloads};
 

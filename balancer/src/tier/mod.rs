@@ -10,6 +10,7 @@
 pub mod bench;
 mod control;
 mod guest_http;
+mod journal;
 mod metrics;
 mod numbers;
 mod observe;
@@ -18,6 +19,7 @@ mod record;
 mod report;
 mod scaler_metrics;
 mod start;
+mod steer;
 
 use std::future::Future;
 use std::io;
