@@ -141,8 +141,7 @@ fn no_damage_makes_the_memory_decoder_do_worse_than_refuse() {
         Request::Freeze { guest, checkpoint },
         Request::Prefetch,
     ];
-    let answers =
-        [Answer::Done, Answer::Stats(Box::default()), Answer::Failed { why: "a \"quote\"".into() }];
+    let answers = [Answer::Done, Answer::Stats(Box::default()), Answer::Failed { why: "a \"quote\"".into() }];
     let good: Vec<_> = requests
         .iter()
         .map(|request| serde_json::to_vec(request).unwrap())
