@@ -32,6 +32,8 @@ enum Command {
     Image(cli::image::ImageArgs),
     /// Play a recorded load curve against a tier.
     Replay(cli::replay::ReplayArgs),
+    /// Run a policy over a recorded load, without any VM.
+    Simulate(cli::simulate::SimulateArgs),
 }
 
 fn main() -> ExitCode {
@@ -42,5 +44,6 @@ fn main() -> ExitCode {
         Command::Bench(args) => cli::bench::main(&args),
         Command::Image(args) => cli::image::main(args),
         Command::Replay(args) => cli::replay::main(&args),
+        Command::Simulate(args) => cli::simulate::main(&args),
     }
 }

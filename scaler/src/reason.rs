@@ -1,15 +1,15 @@
 //! Why a decision is what it is: the inputs, and the rule that bound it.
 //!
-//! Every variant displays as one plain sentence without a full stop.
+//! Every variant displays as one plain sentence without a full stop (`reason/words.rs`).
 
-use std::fmt;
+mod words;
+
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use crate::policy::Direction;
 use crate::signal::Signal;
-use crate::yaml::show_duration;
 
 /// The signal that spoke for the most backends, and what it said.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -25,6 +25,30 @@ pub struct Driver {
     pub target: f64,
     /// Backends it wants, before any limit.
     pub wants: u32,
+    /// How it comes to that number.
+    pub way: Way,
+}
+
+/// How a signal comes to the number of backends it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// By its target.
+    Target,
+    /// By its target, but no backend is ready, and so no more than the cap.
+    FromZero,
+    /// By a step above its threshold, which stands as the target.
+    StepUp {
+        /// Backends it adds.
+        by: u32,
+    },
+    /// By a step below its threshold, which stands as the target.
+    StepDown {
+        /// Backends it removes.
+        by: u32,
+    },
+    /// It is beyond no threshold of its steps.
+    BetweenSteps,
 }
 
 /// A rule that kept a decision from going as far as the load asked.
@@ -71,6 +95,54 @@ pub enum Bound {
         /// The window.
         #[serde(serialize_with = "seconds")]
         window: Duration,
+    },
+    /// Fewer backends were wanted a while ago, and might be again.
+    StabilisedUp {
+        /// Fewest backends wanted within the window.
+        lowest: u32,
+        /// The window.
+        #[serde(serialize_with = "seconds")]
+        window: Duration,
+    },
+    /// The tier changed a moment ago.
+    CoolDown {
+        /// The direction that waits.
+        direction: Direction,
+        /// Time until it may go on.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// A floor by the calendar.
+    Scheduled {
+        /// Fewest backends.
+        min: u32,
+        /// Time until the floor is gone.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// A floor by what was wanted at this time before.
+    Forecast {
+        /// Fewest backends.
+        min: u32,
+        /// How far the forecast looks ahead.
+        #[serde(serialize_with = "seconds")]
+        ahead: Duration,
+    },
+    /// A floor because nothing is known of the load.
+    Fallback {
+        /// Fewest backends.
+        min: u32,
+        /// Time without any signal.
+        #[serde(serialize_with = "seconds")]
+        blind: Duration,
+    },
+    /// A size that someone asked for.
+    Manual {
+        /// Backends asked for.
+        backends: u32,
+        /// Time until the policy decides again; `None` until it is told to.
+        #[serde(serialize_with = "maybe_seconds")]
+        left: Option<Duration>,
     },
     /// Only ready backends can leave, and `min` of them stay.
     FewReady {
@@ -136,6 +208,15 @@ pub enum HoldReason {
         /// The limit.
         bound: Bound,
     },
+    /// The policy only recommends; this is what it would do.
+    Recommends {
+        /// The signal that decided, if it was one.
+        driver: Option<Driver>,
+        /// The limit.
+        bound: Option<Bound>,
+    },
+    /// Scaling is paused.
+    Paused,
     /// It is below `min` or above `max`, and a limit leaves no room to change that now.
     OutOfBounds {
         /// The bound that is missed.
@@ -174,194 +255,22 @@ pub enum Reason {
     Hold(HoldReason),
 }
 
-impl fmt::Display for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let window = show_duration(self.window);
-        match self.signal {
-            Signal::Concurrency | Signal::RequestsPerSecond => write!(
-                f,
-                "{} averaged {} over {window}, which at {} per backend wants {}",
-                self.signal,
-                short(self.value),
-                short(self.target),
-                self.wants
-            ),
-            Signal::P95Latency => write!(
-                f,
-                "{} averaged {} ms over {window} against a target of {} ms, which wants {}",
-                self.signal,
-                short(self.value * 1e3),
-                short(self.target * 1e3),
-                self.wants
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Min { min } => write!(f, "min is {min}"),
-            Self::Max { max } => write!(f, "max is {max}"),
-            Self::Rate { direction, room, per } => {
-                write!(f, "the rate of {direction} leaves room for {room} within {}", show_duration(*per))
-            }
-            Self::Surge { starting, surge } => {
-                write!(f, "{starting} of at most {surge} clones are on their way")
-            }
-            Self::Refused { left } => {
-                write!(f, "fewer clones were granted than asked, and it asks again in {}", tenths(*left))
-            }
-            Self::Stabilised { highest, window } => {
-                write!(f, "{highest} were wanted within the last {}", show_duration(*window))
-            }
-            Self::FewReady { ready } => write!(f, "only {ready} are ready"),
-            Self::Disabled { direction } => write!(f, "{direction} is switched off"),
-        }
-    }
-}
-
-impl fmt::Display for HoldReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSamplesYet => write!(f, "no sample has come yet"),
-            Self::Stale { age, limit } => {
-                let (age, limit) = (tenths(*age), show_duration(*limit));
-                write!(f, "the newest sample is {age} old, and after {limit} it says nothing about now")
-            }
-            Self::Enough(driver) => write!(f, "{driver}, as many as there are"),
-            Self::WithinTolerance(driver) => write!(f, "{driver}, too near to change anything"),
-            Self::Panicking { driver, left } => {
-                write!(f, "{driver}, but load was far above capacity; panic ends in {}", tenths(*left))
-            }
-            Self::FirstWindow { driver, seen, needed } => {
-                let (seen, needed) = (tenths(*seen), show_duration(*needed));
-                write!(f, "{driver}, but it has watched for {seen} only and shrinks after {needed}")
-            }
-            Self::SignalMissing { driver, missing } => {
-                write!(f, "{driver}, but {missing} is missing, and without it nothing shrinks")
-            }
-            Self::Limited { driver, bound } => write!(f, "{driver}, but {bound}"),
-            Self::OutOfBounds { missed, bound } => write!(f, "{missed}, but {bound}"),
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bound = match self {
-            Self::Load { driver, bound } => {
-                write!(f, "{driver}")?;
-                bound
-            }
-            Self::Panic { driver, bound } => {
-                write!(f, "panic: {driver}")?;
-                bound
-            }
-            Self::OutOfBounds { missed, bound } => {
-                write!(f, "{missed}")?;
-                bound
-            }
-            Self::Hold(hold) => return hold.fmt(f),
-        };
-        bound.iter().try_for_each(|bound| write!(f, "; {bound}"))
-    }
-}
-
-/// A number with three digits that mean something at least.
-fn short(value: f64) -> String {
-    let rounded = if value.abs() >= 100.0 { value.round() } else { (value * 100.0).round() / 100.0 };
-    rounded.to_string()
-}
-
-/// A time to the tenth of a second.
-fn tenths(time: Duration) -> String {
-    format!("{:.1}s", time.as_secs_f64())
-}
-
 pub(crate) fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn maybe_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
 
-    fn driver() -> Driver {
-        let (value, window) = (41.234, Duration::from_secs(2));
-        Driver { signal: Signal::Concurrency, value, window, target: 4.0, wants: 11 }
-    }
-
-    #[test]
-    fn a_reason_is_one_sentence_with_inputs_and_the_rule_that_bound() {
-        let reason = Reason::Load { driver: driver(), bound: Some(Bound::Max { max: 8 }) };
-        assert_eq!(
-            reason.to_string(),
-            "concurrency averaged 41.23 over 2s, which at 4 per backend wants 11; max is 8"
-        );
-        let driver = Driver { signal: Signal::P95Latency, value: 0.31, target: 0.2, wants: 6, ..driver() };
-        assert_eq!(
-            Reason::Panic { driver, bound: None }.to_string(),
-            "panic: p95 latency averaged 310 ms over 2s against a target of 200 ms, which wants 6"
-        );
-    }
-
-    #[test]
-    fn every_bound_and_hold_is_a_sentence() {
-        let s = Duration::from_secs;
-        let bounds = [
-            (Bound::Min { min: 2 }, "min is 2"),
-            (
-                Bound::Rate { direction: Direction::Down, room: 3, per: s(10) },
-                "the rate of shrinking leaves room for 3 within 10s",
-            ),
-            (Bound::Surge { starting: 8, surge: 8 }, "8 of at most 8 clones are on their way"),
-            (
-                Bound::Refused { left: s(4) },
-                "fewer clones were granted than asked, and it asks again in 4.0s",
-            ),
-            (Bound::Stabilised { highest: 7, window: s(30) }, "7 were wanted within the last 30s"),
-            (Bound::FewReady { ready: 1 }, "only 1 are ready"),
-            (Bound::Disabled { direction: Direction::Up }, "growing is switched off"),
-        ];
-        for (bound, sentence) in bounds {
-            assert_eq!(bound.to_string(), sentence);
-        }
-        let load = driver().to_string();
-        let holds = [
-            (HoldReason::NoSamplesYet, "no sample has come yet".to_owned()),
-            (
-                HoldReason::Stale { age: s(7), limit: s(3) },
-                "the newest sample is 7.0s old, and after 3s it says nothing about now".to_owned(),
-            ),
-            (HoldReason::Enough(driver()), format!("{load}, as many as there are")),
-            (HoldReason::WithinTolerance(driver()), format!("{load}, too near to change anything")),
-            (
-                HoldReason::Panicking { driver: driver(), left: s(3) },
-                format!("{load}, but load was far above capacity; panic ends in 3.0s"),
-            ),
-            (
-                HoldReason::FirstWindow { driver: driver(), seen: s(3), needed: s(10) },
-                format!("{load}, but it has watched for 3.0s only and shrinks after 10s"),
-            ),
-            (
-                HoldReason::SignalMissing { driver: driver(), missing: Signal::RequestsPerSecond },
-                format!("{load}, but requests per second is missing, and without it nothing shrinks"),
-            ),
-            (
-                HoldReason::Limited { driver: driver(), bound: Bound::Max { max: 8 } },
-                format!("{load}, but max is 8"),
-            ),
-            (
-                HoldReason::OutOfBounds {
-                    missed: Bound::Min { min: 9 },
-                    bound: Bound::Surge { starting: 8, surge: 8 },
-                },
-                "min is 9, but 8 of at most 8 clones are on their way".to_owned(),
-            ),
-        ];
-        for (hold, sentence) in holds {
-            assert_eq!(Reason::Hold(hold).to_string(), sentence);
-        }
+impl Reason {
+    /// The same, of a policy that only recommends.
+    pub(crate) fn recommended(self) -> Self {
+        let (driver, bound) = match self {
+            Self::Load { driver, bound } | Self::Panic { driver, bound } => (Some(driver), bound),
+            Self::OutOfBounds { missed, .. } => (None, Some(missed)),
+            Self::Hold(_) => return self,
+        };
+        Self::Hold(HoldReason::Recommends { driver, bound })
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::wire::frame::MAX_FRAME;
-use crate::wire::{Decoder, Failures, GuestMessage, HostMessage, Identity, RequestId};
+use crate::wire::{Decoder, Failures, GuestMessage, HookEvent, HostMessage, Identity, Name, RequestId};
 
 /// A request that got no answer is sent again after this long: a clone's agent may miss the first
 /// while its serial port wakes up.
@@ -26,6 +26,17 @@ pub enum AgentError {
     /// The guest could not do all of it.
     #[error("the guest could not take its identity, failed: {0}")]
     Incomplete(Failures),
+}
+
+/// What became of the hooks of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HooksDone {
+    /// How many were started.
+    pub ran: u16,
+    /// How many of those failed, or were killed at the limit.
+    pub failed: u16,
+    /// File name of the first that failed.
+    pub first_failed: Name,
 }
 
 /// A clone's agent remembers the last request that its parent answered, so a new line does not
@@ -83,6 +94,23 @@ impl Agent {
                 Ok((_, took)) => return Ok(took),
             }
         }
+    }
+
+    /// Runs the user's hooks of an event, for `limit` together; returns what became of them.
+    ///
+    /// # Errors
+    /// See [`AgentError`]: the hooks may or may not have run then.
+    pub fn run_hooks(&mut self, event: HookEvent, limit: Duration) -> Result<HooksDone, AgentError> {
+        self.requests = self.requests.wrapping_add(1);
+        let ours = RequestId(self.requests);
+        let deadline_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        self.say(&HostMessage::RunHooks { request: ours, event, deadline_ms })?;
+        self.wait(limit + REPEAT, |message| match message {
+            GuestMessage::HooksDone { request, ran, failed, first_failed, .. } if *request == ours => {
+                Some(HooksDone { ran: *ran, failed: *failed, first_failed: *first_failed })
+            }
+            _ => None,
+        })
     }
 
     fn say(&mut self, message: &HostMessage) -> io::Result<()> {

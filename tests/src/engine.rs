@@ -213,6 +213,7 @@ fn spec(site: &Site, shape: Shape) -> EngineSpec {
         state_folder: site.folder().to_owned(),
         boot_limit: LONG,
         identity_limit: LONG,
+        hook_limit: LONG,
         programs: Programs::find().expect("the engine's programs; build them: cargo build --workspace"),
     }
 }

@@ -1,4 +1,5 @@
-//! The admin listener: what Flurry tells about itself. Read only.
+//! The admin listener: what Flurry tells about itself, and where it is told to read its
+//! configuration again.
 
 mod client;
 pub(crate) mod families;
@@ -53,8 +54,8 @@ pub(crate) async fn serve(listener: TcpListener, handles: Handles) {
 
 async fn serve_one(stream: TcpStream, handles: Handles) {
     let service = service_fn(move |request| {
-        let answer = routes::answer(&request, &handles);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+        let handles = handles.clone();
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(request, handles).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

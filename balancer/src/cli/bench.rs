@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{FAILED, WRONG_INPUT, start_logging};
-use crate::tier::bench::{self, BenchError, Options};
+use crate::simulate;
+use crate::tier::bench::{self, BenchError, Measurement, Options};
 
 /// Measure what forking costs on this machine.
 #[derive(Debug, Args)]
@@ -19,6 +20,18 @@ pub struct BenchArgs {
 enum BenchCommand {
     /// Fork real VMs and measure pause, descriptor, time to the first answer, pages and memory.
     Fork(ForkArgs),
+    /// Simulate a recorded day and a leap against Knative's autoscaler; time decisions.
+    Scaler(ScalerArgs),
+}
+
+#[derive(Debug, Args)]
+struct ScalerArgs {
+    /// The recorded day, CSV.
+    #[arg(long, value_name = "FILE", default_value = "deploy/traces/wc98-0630.csv")]
+    trace: PathBuf,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +58,23 @@ struct ForkArgs {
 
 /// Runs the sub-command.
 pub fn main(args: &BenchArgs) -> ExitCode {
-    let BenchCommand::Fork(args) = &args.command;
+    match &args.command {
+        BenchCommand::Fork(args) => fork(args),
+        BenchCommand::Scaler(args) => scaler(args),
+    }
+}
+
+fn scaler(args: &ScalerArgs) -> ExitCode {
+    match simulate::bench_of(&args.trace) {
+        Ok(measured) => show(&measured, args.json),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(WRONG_INPUT)
+        }
+    }
+}
+
+fn fork(args: &ForkArgs) -> ExitCode {
     start_logging();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -62,16 +91,18 @@ pub fn main(args: &BenchArgs) -> ExitCode {
         siblings: args.siblings,
     };
     match runtime.block_on(bench::fork(&options)) {
-        Ok(measured) => {
-            match serde_json::to_string_pretty(&measured) {
-                Ok(text) if args.json => println!("{text}"),
-                _ => print!("{}", bench::table(&measured)),
-            }
-            ExitCode::SUCCESS
-        }
+        Ok(measured) => show(&measured, args.json),
         Err(error) => {
             eprintln!("flurry bench fork: {error}");
             ExitCode::from(if matches!(error, BenchError::Config(_)) { WRONG_INPUT } else { FAILED })
         }
     }
+}
+
+fn show(measured: &[Measurement], json: bool) -> ExitCode {
+    match serde_json::to_string_pretty(measured) {
+        Ok(text) if json => println!("{text}"),
+        _ => print!("{}", bench::table(measured)),
+    }
+    ExitCode::SUCCESS
 }

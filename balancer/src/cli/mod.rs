@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod image;
 pub mod replay;
+pub mod simulate;
 pub mod status;
 pub mod up;
 

@@ -57,6 +57,11 @@ pub(super) fn read_timeouts(section: &mut Section<'_>) -> Timeouts {
             "give the time that connections without a request are kept, e.g. 60s",
             default.idle,
         ),
+        tunnel: read(
+            "tunnel",
+            "give the time that a WebSocket is kept without a byte in either direction, e.g. 1h",
+            default.tunnel,
+        ),
         drain: read("drain", "give the time that requests may go on after SIGTERM, e.g. 30s", default.drain),
     }
 }

@@ -3,28 +3,33 @@
 //! Every key is described in `CONFIG.md` beside this crate; `deploy/examples/` has whole
 //! files. Not checked here: what only the running system knows, such as free ports.
 
-mod backends;
 mod health;
 mod limits;
 mod listen;
 mod network;
+mod pool;
+mod routes;
+mod tls;
 mod vm;
 mod warm;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use scaler::Policy;
 use scaler::yaml::{self, Complaints, Section};
 
 pub use network::Ipv4Prefix;
+pub use pool::{PoolConfig, UpstreamConfig};
+pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
 
-use crate::pool::{HealthSettings, PoolSettings, QueueSettings};
-use crate::server::{DataPlaneSettings, Timeouts};
+use crate::server::{ListenerSettings, Timeouts};
 
 /// Time from `sf_create_clones` to a clone's first answer that scaling defaults are made
 /// for; what this host really needs is measured when it runs.
@@ -39,21 +44,21 @@ pub struct Config {
     /// Name of the tier.
     pub name: String,
     /// Where clients come in.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenerSettings>,
     /// Where metrics and status are; a loopback address.
     pub admin: SocketAddr,
     /// Worker threads of the data plane; `None` for one per processor.
     pub workers: Option<usize>,
-    /// Backends that are always there.
-    pub backends: Vec<SocketAddr>,
-    /// Requests that one backend may serve at once; `None` for any number.
-    pub max_in_flight: Option<u32>,
+    /// The backends, apart from those that a tier of VMs adds.
+    pub pool: PoolConfig,
+    /// More backends, by name.
+    pub pools: BTreeMap<String, PoolConfig>,
+    /// Which requests go where; the rest goes to `pool`.
+    pub routes: Vec<RouteConfig>,
+    /// Networks of proxies whose X-Forwarded fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// The tier of VMs, with its policy.
     pub vm: Option<VmTier>,
-    /// How backends are probed and judged.
-    pub health: HealthSettings,
-    /// The wait for a backend.
-    pub queue: QueueSettings,
     /// Limits on time.
     pub timeouts: Timeouts,
 }
@@ -100,6 +105,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) folder: &'a Path,
     /// Whether a path leads to something.
     pub(crate) exists: &'a dyn Fn(&Path) -> bool,
+    /// Reads a file.
+    pub(crate) read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
 impl Config {
@@ -108,10 +115,22 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all complaints at once.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, &|path| path.exists())
+    }
+
+    /// Reads a file for a machine other than this one: what it refers to need not exist.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all complaints at once.
+    pub fn load_elsewhere(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, &|_| true)
+    }
+
+    fn load_with(path: &Path, exists: &dyn Fn(&Path) -> bool) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let surroundings = Surroundings { folder, exists: &|path| path.exists() };
+        let surroundings = Surroundings { folder, exists, read: &|path| std::fs::read(path) };
         Self::parse(&text, &surroundings)
             .map_err(|complaints| ConfigError::Wrong { path: path.to_owned(), complaints })
     }
@@ -120,20 +139,22 @@ impl Config {
         yaml::read(text, |root| read(root, surroundings))
     }
 
-    /// What the pool is made with.
-    pub fn pool_settings(&self) -> PoolSettings {
-        PoolSettings { health: self.health.clone(), queue: self.queue, max_in_flight: self.max_in_flight }
+    /// How often connections look at their limits, those of routes included.
+    pub fn tick(&self) -> Duration {
+        let own = self.routes.iter().filter_map(|route| route.settings.response_timeout);
+        let response = own.fold(self.timeouts.response, Duration::min);
+        Timeouts { response, ..self.timeouts.clone() }.tick()
     }
 
-    /// What the data plane is made with.
-    pub fn data_plane_settings(&self) -> DataPlaneSettings {
-        DataPlaneSettings { timeouts: self.timeouts.clone() }
+    /// Whether requests that no route is for have backends.
+    pub fn has_default_pool(&self) -> bool {
+        self.vm.is_some() || !self.pool.backends.is_empty() || self.routes.is_empty()
     }
 }
 
 fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Config> {
     let name = name(root);
-    let listen = listen::read(root);
+    let listen = listen::read(root, surroundings);
     let admin = root
         .socket_addr("admin", "give a loopback address and a port, e.g. 127.0.0.1:9900")
         .check(listen::is_loopback)
@@ -143,19 +164,21 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         .at_least(1)
         .at_most(256)
         .optional();
-    let backends = backends::read(root);
-    let max_in_flight = root
-        .u32("max_in_flight", "give the requests that one backend may serve at once, e.g. 64")
-        .at_least(1)
-        .optional();
+    let trusted_proxies = listen::networks(root, "trusted_proxies").unwrap_or_default();
+    let pool = pool::read(root, surroundings);
+    let pools = pools(root, surroundings);
+    let known = routes::Known {
+        pools: pools.keys().map(String::as_str).collect(),
+        listeners: listen.iter().filter_map(|it| it.name.as_deref()).collect(),
+    };
+    let routes = routes::read(root, &known);
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");
     let scaling = root.section("scaling", |section| Policy::read(section, ASSUMED_CLONE_TIME));
-    let health = root.section("health", health::read);
-    let queue = root.section("queue", limits::read_queue);
     let timeouts = root.section("timeouts", limits::read_timeouts);
-    if !vm_given && !root.has("backends") {
+    let default_needed = routes.iter().any(|route| route.target == TargetConfig::Pool(None));
+    if !vm_given && !root.has("backends") && (routes.is_empty() || default_needed) {
         root.complain(
             "backends",
             "is missing, and so is `vm`: there is nothing to forward to",
@@ -166,13 +189,26 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         root.complain("scaling", "is given without `vm`", "remove it, or give a section `vm`");
     }
     listen::check_collisions(root, &listen, admin);
-    backends::check_loops(root, &backends, &listen, admin);
+    pool::check_loops(root, &pool.backends, &listen, admin);
     if let Some(vm) = &vm {
         network::check_room(root, &vm.network, scaling.max);
     }
     let workers = workers.map(|workers| workers as usize);
     let vm = vm.map(|vm| VmTier { vm, scaling });
-    Some(Config { name, listen, admin, workers, backends, max_in_flight, vm, health, queue, timeouts })
+    Some(Config { name, listen, admin, workers, pool, pools, routes, trusted_proxies, vm, timeouts })
+}
+
+/// Reads the pools with names; each needs backends.
+fn pools(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> BTreeMap<String, PoolConfig> {
+    const REMEDY: &str = "give pools by name, e.g. {api: {backends: [127.0.0.1:9001]}}";
+    let pairs = root.pairs("pools", REMEDY).optional().unwrap_or_default();
+    let read = |section: &mut Section<'_>| {
+        if !section.has("backends") {
+            section.complain("backends", "is missing", "give the addresses of the pool's backends");
+        }
+        pool::read(section, surroundings)
+    };
+    pairs.into_iter().map(|(name, entry)| (name, entry.section(read))).collect()
 }
 
 /// The name is part of paths and of names of network interfaces.

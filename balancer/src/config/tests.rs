@@ -1,9 +1,23 @@
 //! Whole configurations: the good ones as values, the bad ones as complaints.
 
 use super::*;
+use crate::pool::{HealthSettings, QueueSettings};
+
+/// A certificate and its key in one file, whatever file is asked for.
+fn pem() -> Vec<u8> {
+    static MADE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let make = || {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+        made.cert.pem() + &made.signing_key.serialize_pem()
+    };
+    MADE.get_or_init(make).clone().into_bytes()
+}
 
 fn parse(text: &str) -> Result<Config, Complaints> {
-    Config::parse(text, &Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true })
+    Config::parse(
+        text,
+        &Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true, read: &|_| Ok(pem()) },
+    )
 }
 
 fn complaints(text: &str) -> String {
@@ -33,9 +47,9 @@ fn a_short_configuration_has_the_documented_defaults() {
     let config = parse(STATIC).unwrap();
     assert_eq!(config.name, "tier");
     assert_eq!(config.admin, "127.0.0.1:9900".parse().unwrap());
-    assert_eq!((config.workers, config.max_in_flight), (None, None));
-    assert_eq!(config.health, HealthSettings::default());
-    assert_eq!(config.queue, QueueSettings::default());
+    assert_eq!((config.workers, config.pool.max_in_flight), (None, None));
+    assert_eq!(config.pool.health, HealthSettings::default());
+    assert_eq!(config.pool.queue, QueueSettings::default());
     assert_eq!(config.timeouts, Timeouts::default());
     assert!(config.vm.is_none());
 }
@@ -49,8 +63,8 @@ fn the_example_of_a_vm_tier_shows_the_defaults() {
     let (shown_vm, default_vm) = (shown.vm.clone().unwrap(), defaults.vm.as_mut().unwrap());
     default_vm.vm.warm = shown_vm.vm.warm.clone();
     assert_eq!(shown_vm, *default_vm);
-    assert_eq!((shown.queue, &shown.timeouts), (defaults.queue, &defaults.timeouts));
-    assert_eq!(shown.health, HealthSettings { path: "/healthz".into(), ..defaults.health });
+    assert_eq!((shown.pool.queue, &shown.timeouts), (defaults.pool.queue, &defaults.timeouts));
+    assert_eq!(shown.pool.health, HealthSettings { path: "/healthz".into(), ..defaults.pool.health });
     let paths: Vec<String> = shown_vm.vm.warm.iter().flat_map(WarmRequests::paths).collect();
     assert_eq!((paths.len(), paths[0].as_str(), paths[200].as_str()), (201, "/item/1", "/"));
 }
@@ -76,11 +90,11 @@ scaling: {min: 3, max: 2}
          admin: must be a loopback address, got 0.0.0.0:9900 (give a loopback address and a port, e.g. 127.0.0.1:9900)\n\
          workers: must be at least 1, got 0 (give a number of threads, e.g. 2, or leave it out for one per processor)\n\
          backends[0]: must have a port above 0, got 127.0.0.1:0 (give the address and port of a backend, e.g. 127.0.0.1:9001)\n\
-         scaling.max: must be at least min, which is 3, got 2 (give the most backends to have, the parent included, e.g. 8)\n\
          health.path: must be a path that begins with /, got `healthz` (give the path that a well backend answers with 200 to 399, e.g. /healthz)\n\
          health.interval: must be a duration with a unit, got 1 (give the time between two probes, e.g. 1s)\n\
          health.healthy_after: must be at least 1, got 0 (give the good probes in a row that readmit a backend, e.g. 1)\n\
          queue.timeout: must be at least 10ms, got 0s (give the longest wait for a backend, e.g. 10s)\n\
+         scaling.max: must be at least min, which is 3, got 2 (give the most backends to have, the parent included, e.g. 8)\n\
          timeouts.idle: must be a duration of 0 or more, got `soon` (give the time that connections without a request are kept, e.g. 60s)\n\
          scaling: is given without `vm` (remove it, or give a section `vm`)\n\
          admin: 127.0.0.1:9900 collides with listen[0], 127.0.0.1:9900 (give the admin listener a port of its own)\n\
@@ -135,7 +149,11 @@ fn an_image_is_looked_for_beside_the_file() {
     let text = "listen: [0.0.0.0:80]\nvm: {image: images/demo}\n";
     let found = parse(text).unwrap().vm.unwrap().vm.image;
     assert_eq!(found, Path::new("/etc/flurry/images/demo"));
-    let nothing = Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| false };
+    let nothing = Surroundings {
+        folder: Path::new("/etc/flurry"),
+        exists: &|_| false,
+        read: &|path| std::fs::read(path),
+    };
     let complaint = Config::parse(text, &nothing).unwrap_err().to_string();
     assert!(complaint.starts_with("vm.image: /etc/flurry/images/demo does not exist"), "{complaint}");
 }
@@ -170,4 +188,79 @@ fn a_syntax_error_names_the_file_and_the_line() {
     assert!(error.starts_with(&format!("{}: line ", file.display())), "{error}");
     let missing = Config::load(&folder.path().join("none.yaml")).unwrap_err().to_string();
     assert!(missing.contains("none.yaml: cannot be read: No such file"), "{missing}");
+}
+
+#[test]
+fn what_is_wrong_with_listeners_and_certificates_is_said_with_its_key() {
+    let read = |path: &Path| match path.ends_with("good.pem") {
+        true => Ok(pem()),
+        false => Err(io::Error::from(io::ErrorKind::NotFound)),
+    };
+    let surroundings = Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true, read: &read };
+    let text = "
+listen:
+  - unix:web.sock
+  - {address: 127.0.0.1:443, tls: {certificates: [{chain: good.pem, key: none.key}]}}
+  - {address: 127.0.0.1:444, tls: {}, proxy_protocol: {from: [here]}}
+backends: [127.0.0.1:9001]
+trusted_proxies: []
+upstream: {tls: {name: app.internal}, proxy_protocol: v3}
+";
+    let complaints = Config::parse(text, &surroundings).unwrap_err().to_string();
+    for expected in [
+        "listen[0]: must be an absolute path of at most 107 bytes, got `web.sock`",
+        "listen[1].tls.certificates[0].key: cannot read /etc/flurry/none.key: entity not found",
+        "listen[2].tls.certificates: is missing",
+        "listen[2].proxy_protocol.from[0]: must be a network, got `here`",
+        "trusted_proxies: must not be empty",
+        "upstream.tls.roots: is missing",
+        "upstream.proxy_protocol: must be one of v1, v2, got `v3`",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
+    assert_eq!(complaints.lines().count(), 7, "{complaints}");
+}
+
+#[test]
+fn what_is_wrong_with_pools_and_routes_is_said_with_its_key() {
+    let text = "
+listen: [127.0.0.1:80]
+pools:
+  api: {backends: [127.0.0.1:9001]}
+  empty: {}
+routes:
+  - {hosts: [a b], path: api, pool: nowhere, methods: [G T]}
+  - {name: api, path: /a, exact_path: /b, pool: api, respond: {status: 99}}
+  - {name: api, redirect: {to: 'https://{where}'}, listeners: [inner]}
+  - {path: /x, pool: api, request_headers: {set: {Host: x, x-a: y}, remove: [a b]}}
+  - {pool: api, rewrite: {prefix: /y}}
+";
+    let complaints = complaints(text);
+    for expected in [
+        "pools.empty.backends: is missing",
+        "routes[0].hosts[0]: must be a host name or *.NAME, got `a b`",
+        "routes[0].path: must be a path that begins with /, got `api`",
+        "routes[0].methods[0]: must be a method, got `G T`",
+        "routes[0].pool: there is no pool `nowhere`",
+        "routes[1].exact_path: is given beside `path`",
+        "routes[1]: has several of `pool`, `redirect` and `respond`",
+        "routes[1].respond.status: must be at least 200, got 99",
+        "routes[2].redirect.to: must be a URL in which {host} and {path} may stand",
+        "routes[2].listeners[0]: there is no listener `inner`",
+        "routes[3].request_headers.set.Host: `host` frames the message",
+        "routes[3].request_headers.remove[0]: must be the name of a header field",
+        "routes[4].rewrite.prefix: is given without `path`",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
+    assert_eq!(complaints.lines().count(), 15, "{complaints}");
+}
+
+#[test]
+fn routes_with_names_of_others_and_without_backends_are_refused() {
+    let text = "listen: [127.0.0.1:80]\nroutes: [{name: a, respond: {}}, {name: a, path: /x}]\n";
+    let complaints = complaints(text);
+    assert!(complaints.contains("routes[1].name: `a` is the name of another route"), "{complaints}");
+    assert!(complaints.contains("backends: is missing"), "{complaints}");
+    assert!(parse("listen: [127.0.0.1:80]\nroutes: [{respond: {status: 200}}]\n").is_ok());
 }

@@ -43,6 +43,8 @@ pub struct VmConfig {
     pub clone_deadline: Duration,
     /// The longest time that a clone's requests may go on before it is killed.
     pub drain_deadline: Duration,
+    /// The longest time that the guest's own hooks may take at each event: before a fork, before an exit.
+    pub hook_deadline: Duration,
     /// Requests that the parent answers before its first checkpoint.
     pub warm: Vec<WarmRequests>,
     /// Folder for sockets, frozen memory and disk overlays; wiped at start.
@@ -84,6 +86,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         deadline("clone_deadline", "give the longest time for a clone to answer, e.g. 10s", 10);
     let drain_deadline =
         deadline("drain_deadline", "give the longest time for a clone's last requests, e.g. 30s", 30);
+    let hook_deadline = deadline("hook_deadline", "give the longest time for the guest's hooks, e.g. 5s", 5);
     let warm = warm::read(s);
     let state_dir = s.path_buf("state_dir", "give a folder on a tmpfs, e.g. /run/flurry/shop");
     let state_dir = state_dir.check(|path| absolute(path)).or(Path::new("/run/flurry").join(name));
@@ -100,6 +103,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         boot_deadline,
         clone_deadline,
         drain_deadline,
+        hook_deadline,
         warm,
         state_dir,
         qemu,

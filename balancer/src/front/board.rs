@@ -4,7 +4,6 @@
 //! decisions and its engine. Readers put a document together when they are asked.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use crate::admin::status::{
     BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalingStatus, Status, TierStatus,
 };
 use crate::load::Sample;
+use crate::net::Address;
 use crate::pool::{Backend, Pool, State};
 
 /// Decisions that are kept.
@@ -55,22 +55,31 @@ struct Notes {
     scaling: Option<Scaling>,
     decisions: VecDeque<DecisionStatus>,
     engine: Option<EngineSource>,
+    listen: Vec<String>,
 }
 
 /// What the status document is made of.
 pub struct Board {
     started: Instant,
     name: String,
-    listen: Vec<String>,
     notes: Mutex<Notes>,
 }
 
 impl Board {
-    pub(super) fn new(name: &str, listen: &[SocketAddr], now: Instant) -> Self {
-        let notes =
-            Notes { state: TierState::Starting, scaling: None, decisions: VecDeque::new(), engine: None };
-        let listen = listen.iter().map(SocketAddr::to_string).collect();
-        Self { started: now, name: name.to_owned(), listen, notes: Mutex::new(notes) }
+    pub(super) fn new(name: &str, listen: &[Address], now: Instant) -> Self {
+        let notes = Notes {
+            state: TierState::Starting,
+            scaling: None,
+            decisions: VecDeque::new(),
+            engine: None,
+            listen: listen.iter().map(Address::to_string).collect(),
+        };
+        Self { started: now, name: name.to_owned(), notes: Mutex::new(notes) }
+    }
+
+    /// Says where clients come in from now on.
+    pub(super) fn set_listen(&self, listen: &[Address]) {
+        self.notes().listen = listen.iter().map(Address::to_string).collect();
     }
 
     /// Time since the front door was opened; `at_seconds` of decisions counts from there.
@@ -133,7 +142,7 @@ impl Board {
             tier: TierStatus {
                 name: self.name.clone(),
                 state: notes.state.word().to_owned(),
-                listen: self.listen.clone(),
+                listen: notes.listen.clone(),
             },
             load: load_status(sample),
             scaling: ScalingStatus {

@@ -12,17 +12,20 @@
 //! the count.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::time::Instant;
 
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::dial::Dial;
+use super::link::Link;
 use super::queue::Queue;
+use crate::net::{Address, Raw};
 
 /// The name of a backend: `parent`, `clone-7`, or the address of a fixed one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +96,7 @@ pub struct BackendSpec {
     /// Its name; one of a kind in the pool.
     pub id: BackendId,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// How it is reached.
     pub dialer: Arc<dyn Dial>,
     /// Whether it must answer a probe before its first request.
@@ -113,10 +116,11 @@ pub enum Initial {
 pub struct Backend {
     id: BackendId,
     serial: u64,
-    address: SocketAddr,
+    address: Address,
     dialer: Arc<dyn Dial>,
+    link: Arc<Link>,
     inserted: Instant,
-    max_in_flight: u32,
+    max_in_flight: AtomicU32,
     queue: Arc<Queue>,
     in_flight: AtomicU32,
     state: AtomicU8,
@@ -134,6 +138,7 @@ impl Backend {
         spec: BackendSpec,
         serial: u64,
         max_in_flight: Option<u32>,
+        link: Arc<Link>,
         queue: Arc<Queue>,
         now: Instant,
     ) -> Self {
@@ -146,8 +151,9 @@ impl Backend {
             serial,
             address: spec.address,
             dialer: spec.dialer,
+            link,
             inserted: now,
-            max_in_flight: max_in_flight.unwrap_or(u32::MAX),
+            max_in_flight: AtomicU32::new(max_in_flight.unwrap_or(u32::MAX)),
             queue,
             in_flight: AtomicU32::new(0),
             state: AtomicU8::new(state as u8),
@@ -172,13 +178,23 @@ impl Backend {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
-    /// How it is reached.
-    pub fn dialer(&self) -> &dyn Dial {
-        &*self.dialer
+    /// How it is spoken with.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Makes a connection to it, of bytes only.
+    pub(crate) async fn dial(&self) -> io::Result<Raw> {
+        let raw = match &self.address {
+            Address::Tcp(address) => Raw::Tcp(self.dialer.dial(*address).await?),
+            Address::Unix(path) => Raw::Unix(UnixStream::connect(path).await?),
+        };
+        raw.set_nodelay()?;
+        Ok(raw)
     }
 
     /// What it may be used for now.
@@ -218,10 +234,11 @@ impl Backend {
 
     /// Takes a place for one request, unless it is full or not ready.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Permit> {
-        if self.max_in_flight == u32::MAX {
+        let limit = self.max_in_flight.load(Relaxed);
+        if limit == u32::MAX {
             self.in_flight.fetch_add(1, SeqCst);
         } else {
-            let below = |n: u32| (n < self.max_in_flight).then_some(n + 1);
+            let below = |n: u32| (n < limit).then_some(n + 1);
             self.in_flight.fetch_update(SeqCst, Relaxed, below).ok()?;
         }
         if self.state.load(SeqCst) != State::Ready as u8 {
@@ -229,6 +246,10 @@ impl Backend {
             return None;
         }
         Some(Permit { backend: Arc::clone(self) })
+    }
+
+    pub(super) fn set_limit(&self, max_in_flight: Option<u32>) {
+        self.max_in_flight.store(max_in_flight.unwrap_or(u32::MAX), Relaxed);
     }
 
     fn give_back(&self) {

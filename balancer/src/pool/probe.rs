@@ -1,9 +1,10 @@
 //! Active probes: one task per backend, for as long as it is in the pool.
 //!
-//! A new backend is asked every few milliseconds. Attempts overlap, because one that
-//! is lost on its way to a VM that is just waking up would wait for a whole TCP
-//! retransmission (1 s). The first good answer counts; its connection is kept for the
-//! probes to come.
+//! A new backend is asked again a few milliseconds after each refusal. An attempt that
+//! stays silent is joined by another, because one that is lost on its way to a VM that
+//! is just waking up would wait for a whole TCP retransmission (1 s); not at once,
+//! because each costs a VM whose caches are cold as much as the request that waits for
+//! it. The first good answer counts; its connection is kept for the probes to come.
 
 use std::future::Future;
 use std::io;
@@ -11,18 +12,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinSet;
 
 use super::Pool;
 use super::backend::{Backend, State};
 use super::health::{HealthSettings, Streak, Verdict, probe_gap};
+use crate::net::{Address, Stream};
 
 /// Attempts that may be under way at once.
 const MAX_ATTEMPTS: usize = 8;
+/// An attempt that is silent for this long gets company.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bytes of a probe's answer that are read before its connection is given up.
 const MAX_ANSWER: usize = 1 << 20;
@@ -42,8 +47,52 @@ enum ProbeError {
 
 /// A connection over which a probe was answered.
 struct Line {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: Sender,
     driver: tokio::task::JoinHandle<()>,
+}
+
+/// What requests are given to.
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
+        }
+    }
+}
+
+impl Line {
+    async fn begin(io: TokioIo<Stream>, http2: bool) -> Result<Self, ProbeError> {
+        // Errors of a connection reach its sender.
+        if http2 {
+            let made = http2::handshake(TokioExecutor::new(), io).await;
+            let (sender, connection) = made.map_err(ProbeError::Exchange)?;
+            let driver = tokio::spawn(async move { drop(connection.await) });
+            return Ok(Self { sender: Sender::Http2(sender), driver });
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(ProbeError::Exchange)?;
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender: Sender::Http1(sender), driver })
+    }
 }
 
 impl Drop for Line {
@@ -54,7 +103,6 @@ impl Drop for Line {
 
 /// Probes `backend` until it is gone.
 pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
-    let settings = pool.health().clone();
     let mut streak = Streak::default();
     let mut kept: Option<Line> = None;
     let mut state = (backend.state(), Instant::now());
@@ -65,6 +113,7 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
         if state.0 == State::Gone {
             return;
         }
+        let settings = pool.settings().health.clone();
         let gap = probe_gap(state.0, state.1.elapsed(), &settings);
         let result = match state.0 {
             State::Probing => eager(&backend, &settings, state.1).await,
@@ -87,35 +136,26 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
     }
 }
 
-/// Starts an attempt at every tick until one is answered well.
+/// Attempts until one is answered well.
 async fn eager(
     backend: &Arc<Backend>,
     settings: &HealthSettings,
     since: Instant,
 ) -> Result<Option<Line>, ProbeError> {
     let mut attempts = JoinSet::new();
-    loop {
+    while backend.state() == State::Probing {
         if attempts.len() < MAX_ATTEMPTS {
             let (backend, settings) = (Arc::clone(backend), settings.clone());
             attempts.spawn(async move { once(&backend, &settings, None).await });
         }
-        let tick = tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings));
-        tokio::pin!(tick);
-        loop {
-            tokio::select! {
-                () = &mut tick => break,
-                Some(ended) = attempts.join_next() => {
-                    if let Ok(Ok(line)) = ended {
-                        return Ok(line);
-                    }
-                }
-            }
-        }
-        if backend.state() != State::Probing {
-            // Drained or removed meanwhile: the run loop takes it from here.
-            return Err(ProbeError::Timeout(since.elapsed()));
+        match tokio::time::timeout(PATIENCE, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(line)))) => return Ok(line),
+            Ok(_) => tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings)).await,
+            Err(_silent) => {}
         }
     }
+    // Drained or removed meanwhile: the run loop takes it from here.
+    Err(ProbeError::Timeout(since.elapsed()))
 }
 
 /// One probe, over the kept connection if there is one that still works.
@@ -145,29 +185,41 @@ async fn within<T>(
 }
 
 async fn connect(backend: &Backend) -> Result<Line, ProbeError> {
-    let stream = backend.dialer().dial(backend.address()).await.map_err(ProbeError::Connect)?;
-    stream.set_nodelay(true).map_err(ProbeError::Connect)?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ProbeError::Exchange)?;
-    let driver = tokio::spawn(async move {
-        // Its errors reach the sender.
-        let _ = connection.await;
-    });
-    Ok(Line { sender, driver })
+    let raw = backend.dial().await.map_err(ProbeError::Connect)?;
+    let stream = backend.link().set_up(raw, None).await.map_err(ProbeError::Connect)?;
+    Line::begin(TokioIo::new(stream), backend.link().http2).await
+}
+
+/// What a backend is called in a probe.
+fn authority(backend: &Backend) -> String {
+    match (&backend.link().tls, backend.address()) {
+        (Some(tls), _) => tls.name.to_str().into_owned(),
+        (None, Address::Tcp(address)) => address.to_string(),
+        (None, Address::Unix(_)) => "localhost".to_owned(),
+    }
+}
+
+/// What a probe asks for; over HTTP/2 with scheme and authority.
+/// The path was checked when the configuration was read; one that is none asks for `/`.
+fn target(backend: &Backend, path: &str) -> Uri {
+    let whole = match (backend.link().http2, backend.link().tls.is_some()) {
+        (false, _) => path.to_owned(),
+        (true, false) => format!("http://{}{path}", authority(backend)),
+        (true, true) => format!("https://{}{path}", authority(backend)),
+    };
+    whole.parse().unwrap_or_default()
 }
 
 /// Sends the probe; says whether the connection can be used for the next one.
-async fn ask(
-    sender: &mut SendRequest<Empty<Bytes>>,
-    backend: &Backend,
-    settings: &HealthSettings,
-) -> Result<bool, ProbeError> {
+async fn ask(sender: &mut Sender, backend: &Backend, settings: &HealthSettings) -> Result<bool, ProbeError> {
     let mut request = Request::new(Empty::new());
-    // Checked when the configuration was read; a path that is none asks for `/`.
-    *request.uri_mut() = settings.path.parse().unwrap_or_default();
-    let host = http::HeaderValue::from_str(&backend.address().to_string());
-    request.headers_mut().insert(header::HOST, host.unwrap_or(http::HeaderValue::from_static("flurry")));
-    request.headers_mut().insert(header::USER_AGENT, http::HeaderValue::from_static("flurry-probe"));
-    let answer = sender.send_request(request).await.map_err(ProbeError::Exchange)?;
+    *request.uri_mut() = target(backend, &settings.path);
+    if !backend.link().http2 {
+        let host = HeaderValue::from_str(&authority(backend));
+        request.headers_mut().insert(header::HOST, host.unwrap_or(HeaderValue::from_static("flurry")));
+    }
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("flurry-probe"));
+    let answer = sender.send(request).await.map_err(ProbeError::Exchange)?;
     let status = answer.status();
     if !(status.is_success() || status.is_redirection()) {
         return Err(ProbeError::Status(status));
@@ -176,7 +228,7 @@ async fn ask(
 }
 
 /// Reads the rest of a small answer; a large one costs its connection.
-async fn drained(mut body: hyper::body::Incoming) -> bool {
+async fn drained(mut body: Incoming) -> bool {
     let mut left = MAX_ANSWER;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::upstream::{Upstream, no_waker};
+use super::upstream::{Single, Upstream, no_waker};
 use crate::pool::Permit;
+use crate::route::Action;
 use crate::server::{Session, Worker};
 
 /// Why the body of an answer broke off.
@@ -80,16 +81,21 @@ pub(crate) struct Streaming {
 
 struct Source {
     upstream: Upstream,
+    /// Whether the connection may carry requests of other clients.
+    reusable: bool,
     permit: Permit,
     worker: Rc<Worker>,
+    session: Rc<Session>,
 }
 
 impl Source {
     /// The body is complete: the connection may carry the next request.
-    fn finish(mut self) {
-        if self.upstream.is_idle() {
-            let serial = self.permit.backend().serial();
-            self.worker.idle.borrow_mut().put(serial, self.upstream, Instant::now());
+    fn finish(self) {
+        if let Upstream::Single(mut upstream) = self.upstream {
+            if self.reusable && upstream.is_idle() {
+                let serial = self.permit.backend().serial();
+                self.worker.idle.borrow_mut().put(serial, upstream, Instant::now());
+            }
         }
         drop(self.permit);
     }
@@ -101,14 +107,21 @@ impl ResponseBody {
         Self::Own((!text.is_empty()).then(|| Bytes::from_static(text.as_bytes())))
     }
 
+    /// Our own answer with a text from the configuration.
+    pub(crate) fn configured(text: &str) -> Self {
+        Self::Own((!text.is_empty()).then(|| Bytes::copy_from_slice(text.as_bytes())))
+    }
+
     /// A backend's answer. Without a body the connection is free at once.
     pub(crate) fn backend(
         incoming: Incoming,
         upstream: Upstream,
         permit: Permit,
         worker: Rc<Worker>,
+        session: Rc<Session>,
     ) -> Self {
-        let source = Source { upstream, permit, worker };
+        let reusable = permit.backend().link().is_shared();
+        let source = Source { upstream, reusable, permit, worker, session };
         if incoming.is_end_stream() {
             source.finish();
             return Self::Backend(Streaming { incoming, source: None });
@@ -121,15 +134,28 @@ impl ResponseBody {
     }
 }
 
+/// A piece of a body that comes over a connection which nobody else drives.
+fn driven(
+    incoming: &mut Incoming,
+    upstream: &mut Single,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let polled = Pin::new(&mut *incoming).poll_frame(&mut no_waker());
+    if polled.is_ready() {
+        return polled;
+    }
+    upstream.drive(cx);
+    // Only the drive can bring a frame, so nobody has to be woken for it.
+    Pin::new(incoming).poll_frame(&mut no_waker())
+}
+
 impl Streaming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(&mut no_waker());
-        if polled.is_pending() {
-            source.upstream.drive(cx);
-            // Only the drive can bring a frame, so nobody has to be woken for it.
-            polled = Pin::new(&mut self.incoming).poll_frame(&mut no_waker());
-        }
+        let polled = match &mut source.upstream {
+            Upstream::Single(upstream) => driven(&mut self.incoming, upstream, cx),
+            Upstream::Shared(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if self.incoming.is_end_stream() {
@@ -158,7 +184,9 @@ impl Streaming {
     fn broke(&mut self, error: BodyError) -> BodyError {
         if let Some(source) = self.source.take() {
             tracing::debug!(backend = %source.permit.backend().id(), %error, "an answer broke off");
-            source.worker.pool.exchange_failed(source.permit.backend());
+            if let Some(Action::Forward(pool)) = source.session.route().as_ref().map(|route| &route.action) {
+                pool.exchange_failed(source.permit.backend());
+            }
         }
         error
     }

@@ -9,19 +9,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use super::body::{RequestBody, ResponseBody};
 use super::headers;
 use super::reply::{last_reply, reply};
+use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, Permit, Refused, is_local};
+use crate::pool::{Backend, Permit, Pool, Refused, is_local};
+use crate::route::{Action, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
 /// Backends that one request may try. Each connect failure ejects one, so this is only
 /// reached where backends fail and return all the time.
-const MAX_TRIES: u32 = 16;
+pub(super) const MAX_TRIES: u32 = 16;
 
 /// Answers a request: with a backend's answer, or with why there is none.
 pub(crate) async fn forward(
@@ -29,21 +32,78 @@ pub(crate) async fn forward(
     session: Rc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    let (plan, route) = routed(&worker, &session, &request);
+    let pool = match &route.action {
+        Action::Forward(pool) => pool,
+        Action::Redirect { status, to } => return redirect(&request, *status, to),
+        Action::Respond { status, text } => return respond(*status, text),
+    };
     worker.budget.borrow_mut().earn();
-    let request = prepare(request, &session);
+    let trip = Trip::new(&worker, &session, &plan, &route, pool);
+    if upgrade::is_wanted(&request) {
+        return upgrade::forward(trip, request).await;
+    }
+    let request = prepare(request, &session, &route);
     session.replay.borrow_mut().keep(&request);
-    let answer = Trip { worker: &worker, session: &session, avoid: None, fresh: false }.run(request).await;
+    let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
     answer
 }
 
+/// The plan and the route that the request follows until its end.
+fn routed(worker: &Worker, session: &Session, request: &Request<Incoming>) -> (Arc<Plan>, Arc<Route>) {
+    let plan = worker.plan();
+    let route = Arc::clone(plan.route(|| Seen {
+        host: host_of(request),
+        path: request.uri().path(),
+        method: request.method(),
+        headers: request.headers(),
+        listener: session.client.listener.as_deref(),
+    }));
+    session.follows(&route);
+    (plan, route)
+}
+
+/// The host that is asked for: of an absolute target, or of HTTP/2's `:authority`, else
+/// the field `Host`.
+fn host_of<B>(request: &Request<B>) -> &str {
+    let named = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().map(Authority::as_str).or_else(named).unwrap_or_default()
+}
+
+fn redirect(request: &Request<Incoming>, status: StatusCode, to: &Template) -> Response<ResponseBody> {
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = to.fill(host_of(request), path).and_then(|target| HeaderValue::try_from(target).ok());
+    let Some(target) = target else {
+        return reply(StatusCode::BAD_REQUEST, "there is no redirect for this request\n");
+    };
+    let mut answer = reply(status, "");
+    answer.headers_mut().insert(header::LOCATION, target);
+    answer
+}
+
+fn respond(status: StatusCode, text: &str) -> Response<ResponseBody> {
+    reply(status, "").map(|_| ResponseBody::configured(text))
+}
+
 /// Turns a client's request into a backend's, in place.
-fn prepare(request: Request<Incoming>, session: &Rc<Session>) -> Request<RequestBody> {
+pub(super) fn prepare(
+    request: Request<Incoming>,
+    session: &Rc<Session>,
+    route: &Route,
+) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut parts.headers);
+    }
     if parts.uri.scheme().is_some() {
         to_origin_form(&mut parts);
     }
-    headers::to_backend(&mut parts.headers, &session.forwarded_for);
+    headers::to_backend(&mut parts.headers, &session.client);
+    if !route.is_plain {
+        route.settings.rewrite.apply(&mut parts);
+        route.settings.request_headers.apply(&mut parts.headers);
+    }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let body = match body.is_end_stream() {
@@ -63,23 +123,49 @@ fn to_origin_form(parts: &mut http::request::Parts) {
     parts.uri = path.map(Uri::from).unwrap_or_default();
 }
 
+/// HTTP/2 has no Host: scheme and authority are part of the target.
+fn to_absolute_form(request: &mut Request<RequestBody>, backend: &Backend) {
+    let scheme = if backend.link().tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let host = request.headers_mut().remove(header::HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let Some(authority) = authority.or(request.uri().authority().cloned()) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    (parts.scheme, parts.authority) = (Some(scheme), Some(authority));
+    // Scheme, authority and path each were valid: so is the whole.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
+}
+
 /// What to do after a try that failed.
-enum Next {
+pub(super) enum Next {
     Again(Request<RequestBody>),
     Answer(Response<ResponseBody>),
 }
 
 /// One request on its way, over one backend or several.
-struct Trip<'a> {
-    worker: &'a Rc<Worker>,
-    session: &'a Session,
+pub(super) struct Trip<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) session: &'a Rc<Session>,
+    pub(super) plan: &'a Plan,
+    pub(super) route: &'a Route,
+    pub(super) pool: &'a Pool,
     /// The backend that failed last.
     avoid: Option<u64>,
     /// Whether only a new connection will do.
     fresh: bool,
 }
 
-impl Trip<'_> {
+impl<'a> Trip<'a> {
+    fn new(
+        worker: &'a Rc<Worker>,
+        session: &'a Rc<Session>,
+        plan: &'a Plan,
+        route: &'a Route,
+        pool: &'a Pool,
+    ) -> Self {
+        Self { worker, session, plan, route, pool, avoid: None, fresh: false }
+    }
+
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
         for _ in 0..MAX_TRIES {
             let permit = match self.place().await {
@@ -97,9 +183,12 @@ impl Trip<'_> {
                 },
             };
             permit.count_request();
+            if permit.backend().link().http2 {
+                to_absolute_form(&mut request, permit.backend());
+            }
             match upstream.exchange(request, self.session, permit.backend()).await {
                 Ok(answer) => return self.answered(answer, upstream, permit),
-                Err(error) => match self.exchange_failed(error, &upstream, permit.backend()) {
+                Err(error) => match self.exchange_failed(error, upstream.reused(), permit.backend()) {
                     Next::Again(again) => request = again,
                     Next::Answer(answer) => return answer,
                 },
@@ -109,32 +198,41 @@ impl Trip<'_> {
     }
 
     /// A place at a backend: at once if there is one, else in line.
-    async fn place(&self) -> Result<Permit, Refused> {
-        let taken = {
-            let mut cache = self.worker.snapshot.borrow_mut();
-            self.worker.pool.take_now(cache.load(), &mut self.worker.rng.borrow_mut(), self.avoid)
-        };
+    pub(super) async fn place(&self) -> Result<Permit, Refused> {
+        let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), self.avoid);
         match taken {
             Some(permit) => Ok(permit),
             None => {
                 self.worker.counters.queued.bump();
-                self.worker.pool.take_in_line(self.avoid).await
+                self.pool.take_in_line(self.avoid).await
             }
         }
     }
 
     async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
-        let backend = permit.backend();
+        let (backend, link) = (permit.backend(), permit.backend().link());
         if !self.fresh {
-            if let Some(upstream) = self.worker.idle.borrow_mut().take(backend.serial()) {
+            let mut idle = self.worker.idle.borrow_mut();
+            let taken = match link.http2 {
+                true => idle.take_shared(backend.serial()),
+                false => idle.take(backend.serial()),
+            };
+            if let Some(upstream) = taken {
                 return Ok(upstream);
             }
         }
         self.worker.counters.connects.bump();
-        Upstream::connect(backend, self.worker.settings.timeouts.connect).await
+        let ends = self.session.client.ends();
+        let upstream = Upstream::connect(backend, ends, self.plan.timeouts.connect).await?;
+        if let Upstream::Shared(shared) = &upstream {
+            if link.is_shared() {
+                self.worker.idle.borrow_mut().share(backend.serial(), shared);
+            }
+        }
+        Ok(upstream)
     }
 
-    fn answered(
+    pub(super) fn answered(
         &self,
         answer: Response<Incoming>,
         upstream: Upstream,
@@ -149,11 +247,15 @@ impl Trip<'_> {
         headers::to_client(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let body = ResponseBody::backend(body, upstream, permit, Rc::clone(self.worker));
+        if !self.route.is_plain {
+            self.route.settings.response_headers.apply(&mut parts.headers);
+        }
+        let (worker, session) = (Rc::clone(self.worker), Rc::clone(self.session));
+        let body = ResponseBody::backend(body, upstream, permit, worker, session);
         Response::from_parts(parts, body)
     }
 
-    fn refused(&self, refused: Refused) -> Response<ResponseBody> {
+    pub(super) fn refused(&self, refused: Refused) -> Response<ResponseBody> {
         let counters = &self.worker.counters;
         let (counter, text) = match refused {
             Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
@@ -164,7 +266,7 @@ impl Trip<'_> {
         reply(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 
-    fn connect_failed(
+    pub(super) fn connect_failed(
         &mut self,
         permit: &Permit,
         error: &ConnectError,
@@ -177,16 +279,20 @@ impl Trip<'_> {
             tracing::warn!(%error, "this host cannot make connections for now");
             return Next::Answer(reply(StatusCode::SERVICE_UNAVAILABLE, "out of connections\n"));
         }
-        self.worker.pool.exchange_failed(backend);
-        self.worker.pool.eject(backend, "connect failed");
+        self.pool.exchange_failed(backend);
+        self.pool.eject(backend, "connect failed");
         self.avoid = Some(backend.serial());
         self.worker.counters.retries.bump();
         Next::Again(request)
     }
 
-    fn exchange_failed(&mut self, error: ExchangeError, upstream: &Upstream, backend: &Arc<Backend>) -> Next {
+    pub(super) fn exchange_failed(
+        &mut self,
+        error: ExchangeError,
+        stale: bool,
+        backend: &Arc<Backend>,
+    ) -> Next {
         let worker = self.worker;
-        let stale = upstream.reused();
         match error {
             ExchangeError::NotSent(request) => {
                 worker.counters.retries.bump();
@@ -201,7 +307,7 @@ impl Trip<'_> {
                 "the body of the request did not come\n",
             )),
             ExchangeError::Expired(Expired::Backend) => {
-                worker.pool.exchange_failed(backend);
+                self.pool.exchange_failed(backend);
                 Next::Answer(last_reply(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time\n"))
             }
             ExchangeError::Broken(error) => {
@@ -234,7 +340,7 @@ impl Trip<'_> {
         if stale {
             self.worker.idle.borrow_mut().forget(backend.serial());
         } else {
-            self.worker.pool.exchange_failed(backend);
+            self.pool.exchange_failed(backend);
             self.avoid = Some(backend.serial());
         }
     }

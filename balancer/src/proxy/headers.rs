@@ -4,9 +4,11 @@
 //! Header maps are changed in place; nothing is copied.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
+
+use crate::server::Client;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -14,7 +16,6 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Whether a head has fields that must go. One walk over the names is cheaper than a
@@ -33,7 +34,8 @@ fn has_fields_to_strip(headers: &HeaderMap) -> bool {
 /// What the client says about itself (X-Forwarded-*, Forwarded) is replaced, because
 /// any client can say anything. `Expect` goes too: we answer it ourselves, when the
 /// backend begins to take the body.
-pub(crate) fn to_backend(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
+pub(crate) fn to_backend(headers: &mut HeaderMap, client: &Client) {
+    let told = client.trusted.then(|| Told::take(headers));
     if has_fields_to_strip(headers) {
         let wants_trailers = headers.get(TE).is_some_and(mentions_trailers);
         strip_hop_by_hop(headers);
@@ -44,8 +46,52 @@ pub(crate) fn to_backend(headers: &mut HeaderMap, forwarded_for: &HeaderValue) {
             headers.insert(TE, TRAILERS);
         }
     }
-    headers.insert(X_FORWARDED_FOR, forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, HTTP);
+    headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
+    headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
+    if let Some(told) = told {
+        told.put_back(headers, client);
+    }
+}
+
+/// What a proxy in front of us says about the client, if it is one that is believed.
+struct Told {
+    chain: Vec<HeaderValue>,
+    proto: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+}
+
+impl Told {
+    fn take(headers: &HeaderMap) -> Self {
+        Self {
+            chain: headers.get_all(X_FORWARDED_FOR).iter().cloned().collect(),
+            proto: headers.get(X_FORWARDED_PROTO).cloned(),
+            host: headers.get(X_FORWARDED_HOST).cloned(),
+        }
+    }
+
+    /// The proxy itself becomes the last of the chain.
+    fn put_back(mut self, headers: &mut HeaderMap, client: &Client) {
+        self.chain.push(client.forwarded_for.clone());
+        let parts: Vec<&[u8]> = self.chain.iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(chain) = HeaderValue::from_bytes(&parts.join(&b", "[..])) {
+            headers.insert(X_FORWARDED_FOR, chain);
+        }
+        for (name, value) in [(X_FORWARDED_PROTO, self.proto), (X_FORWARDED_HOST, self.host)] {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// HTTP/2 cuts cookies into pieces; everywhere else they are one field (RFC 9113 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1 {
+        if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+            headers.insert(COOKIE, whole);
+        }
+    }
 }
 
 /// Makes a backend's header fields fit for a client.
@@ -94,9 +140,35 @@ mod tests {
         fields.iter().map(pair).collect()
     }
 
+    fn client(trusted: bool) -> Client {
+        Client::new(Some(([10, 0, 0, 9], 1).into()), None, false, trusted)
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_becomes_part_of_the_chain() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop.test"),
+        ]);
+        to_backend(&mut headers, &client(true));
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "shop.test");
+    }
+
+    #[test]
+    fn cookies_in_pieces_become_one() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all("cookie").iter().count(), 1);
+        assert_eq!(headers["cookie"], "a=1; b=2");
+    }
+
     fn sent(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = map(fields);
-        to_backend(&mut headers, &HeaderValue::from_static("10.0.0.9"));
+        to_backend(&mut headers, &client(false));
         headers
     }
 

@@ -3,35 +3,51 @@
 
 use std::time::{Duration, Instant};
 
-use super::upstream::Upstream;
-use crate::pool::Snapshot;
+use super::shared::{Shared, SharedConnections};
+use super::upstream::{Single, Upstream};
 
 /// Idle connections that one worker keeps to one backend.
 const MAX_PER_BACKEND: usize = 512;
 
 /// The idle connections of one worker.
+#[derive(Default)]
 pub(crate) struct IdleConnections {
-    max_idle: Duration,
     /// By serial of the backend. A scan of a few dozen numbers is faster than a hash.
-    by_backend: Vec<(u64, Vec<Upstream>)>,
+    by_backend: Vec<(u64, Vec<Single>)>,
+    /// Those that carry many requests at once, idle or not.
+    shared: Vec<(u64, SharedConnections)>,
 }
 
 impl IdleConnections {
-    pub(crate) fn new(max_idle: Duration) -> Self {
-        Self { max_idle, by_backend: Vec::new() }
-    }
-
     /// Takes a connection to a backend. It may have been closed meanwhile: then the
     /// request comes back unsent.
     #[inline]
     pub(crate) fn take(&mut self, serial: u64) -> Option<Upstream> {
         let (_, connections) = self.by_backend.iter_mut().find(|(of, _)| *of == serial)?;
-        connections.pop()
+        connections.pop().map(Upstream::Single)
+    }
+
+    /// Takes a handle of a connection that carries many requests at once.
+    pub(crate) fn take_shared(&mut self, serial: u64) -> Option<Upstream> {
+        let (_, connections) = self.shared.iter_mut().find(|(of, _)| *of == serial)?;
+        connections.take().map(Upstream::Shared)
+    }
+
+    /// Lets others use a new connection, too.
+    pub(crate) fn share(&mut self, serial: u64, upstream: &Shared) {
+        match self.shared.iter_mut().find(|(of, _)| *of == serial) {
+            Some((_, connections)) => connections.add(upstream),
+            None => {
+                let mut connections = SharedConnections::default();
+                connections.add(upstream);
+                self.shared.push((serial, connections));
+            }
+        }
     }
 
     /// Keeps a connection for the next request.
     #[inline]
-    pub(crate) fn put(&mut self, serial: u64, mut upstream: Upstream, now: Instant) {
+    pub(crate) fn put(&mut self, serial: u64, mut upstream: Single, now: Instant) {
         upstream.rests(now);
         match self.by_backend.iter_mut().find(|(of, _)| *of == serial) {
             Some((_, connections)) if connections.len() < MAX_PER_BACKEND => connections.push(upstream),
@@ -43,17 +59,19 @@ impl IdleConnections {
     /// Closes all connections to a backend: one of them turned out to be dead.
     pub(crate) fn forget(&mut self, serial: u64) {
         self.by_backend.retain(|(of, _)| *of != serial);
+        self.shared.retain(|(of, _)| *of != serial);
     }
 
     /// Closes what is too old, was closed by the backend, or leads to no backend.
-    pub(crate) fn sweep(&mut self, snapshot: &Snapshot, now: Instant) {
+    pub(crate) fn sweep(&mut self, is_known: impl Fn(u64) -> bool, max_idle: Duration, now: Instant) {
         self.by_backend.retain_mut(|(serial, connections)| {
-            let fresh = |upstream: &Upstream| {
+            let fresh = |upstream: &Single| {
                 let since = upstream.idle_since().unwrap_or(now);
-                now.saturating_duration_since(since) < self.max_idle
+                now.saturating_duration_since(since) < max_idle
             };
             connections.retain_mut(|upstream| fresh(upstream) && upstream.is_idle());
-            snapshot.has(*serial) && !connections.is_empty()
+            is_known(*serial) && !connections.is_empty()
         });
+        self.shared.retain_mut(|(serial, connections)| connections.sweep(!is_known(*serial)));
     }
 }

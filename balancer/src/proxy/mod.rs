@@ -13,6 +13,8 @@ mod observe;
 mod reply;
 mod retry;
 mod screen;
+mod shared;
+mod upgrade;
 mod upstream;
 
 use std::convert::Infallible;

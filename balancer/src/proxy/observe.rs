@@ -33,6 +33,12 @@ impl Drop for Record {
         let now = Instant::now();
         let latency = now.saturating_duration_since(self.began);
         self.worker.counters.request_ended(self.status, self.own, self.ending, latency);
+        if let Some(route) = &*self.session.route() {
+            route.load.worker(self.worker.index).request_ended(self.status, latency);
+        }
+        if self.status == 0 {
+            self.session.is_given_up();
+        }
         self.session.request_ended(now);
     }
 }
@@ -135,6 +141,9 @@ impl Body for ObservedBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Some(record) = &this.record {
+            record.session.answer_asked_for(polled.is_ready());
+        }
         match &polled {
             Poll::Ready(Some(Ok(_))) if this.body.is_end_stream() => this.end(Ending::Answered),
             Poll::Ready(None) => this.end(Ending::Answered),

@@ -5,19 +5,20 @@
 use std::task::{Context, Poll};
 
 use futures_util::future::{Either, Ready, ready};
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tower::{Layer, Service};
 
 use super::body::ResponseBody;
 use super::reply::last_reply;
+use super::upgrade;
 
 /// Longest target of a request in bytes.
 const MAX_TARGET: usize = 8 * 1024;
 
 /// Why a request is refused: the status, and a line for whoever reads it.
-type Refusal = (StatusCode, &'static str);
+pub(crate) type Refusal = (StatusCode, &'static str);
 
 /// Looks at the head of a request.
 pub(crate) fn screen<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -37,11 +38,7 @@ pub(crate) fn screen<B>(request: &Request<B>) -> Result<(), Refusal> {
             return Err((StatusCode::EXPECTATION_FAILED, "this Expect is not supported\n"));
         }
     }
-    // An offer of h2c may be ignored; a WebSocket client could do nothing with our answer.
-    if headers.get_all(UPGRADE).iter().any(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c")) {
-        return Err((StatusCode::NOT_IMPLEMENTED, "upgrades are not supported\n"));
-    }
-    Ok(())
+    upgrade::screen(request)
 }
 
 fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -64,12 +61,25 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
 fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
+        (Some(host), None) if contradicts(host, request) => {
+            Err((StatusCode::BAD_REQUEST, "Host and :authority differ\n"))
+        }
         (Some(_), Some(_)) => Err((StatusCode::BAD_REQUEST, "Host is given more than once\n")),
         (Some(host), None) if valid_host(host.as_bytes()) => Ok(()),
         (Some(_), None) => Err((StatusCode::BAD_REQUEST, "Host is malformed\n")),
         (None, _) if request.version() == Version::HTTP_10 => Ok(()),
+        (None, _) if request.version() == Version::HTTP_2 && request.uri().authority().is_some() => Ok(()),
         (None, _) => Err((StatusCode::BAD_REQUEST, "Host is missing\n")),
     }
+}
+
+/// HTTP/2 can name the host twice; a backend would see one of them.
+fn contradicts<B>(host: &HeaderValue, request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2
+        && request
+            .uri()
+            .authority()
+            .is_some_and(|it| !it.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()))
 }
 
 /// A name or address with an optional port. Most hosts are plain, and quickly seen to be.
@@ -163,7 +173,6 @@ mod tests {
             ("GET", long, &[host], 414),
             ("POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], 501),
             ("POST", "/", &[host, ("expect", "wonders")], 417),
-            ("GET", "/", &[host, ("upgrade", "websocket")], 501),
         ] {
             assert_eq!(status(method, target, fields), expected, "{method} {target} {fields:?}");
         }

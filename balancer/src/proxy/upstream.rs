@@ -15,14 +15,17 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::body::RequestBody;
-use crate::pool::Backend;
-use crate::server::{Expired, Gathered, Session};
+use super::shared::Shared;
+use crate::net::{Gathered, Stream};
+use crate::pool::{Backend, Ends};
+use crate::server::{Expired, Session};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +50,8 @@ pub(crate) enum ExchangeError {
     Cut,
 }
 
-/// One connection to a backend.
-pub(crate) struct Upstream(Box<Inner>);
+/// One connection to a backend that carries one request at a time (HTTP/1.1).
+pub(crate) struct Single(Box<Inner>);
 
 struct Inner {
     sender: SendRequest<RequestBody>,
@@ -58,15 +61,9 @@ struct Inner {
     idle_since: Option<Instant>,
 }
 
-impl Upstream {
-    /// Connects to a backend.
-    pub(crate) async fn connect(backend: &Backend, limit: Duration) -> Result<Self, ConnectError> {
-        let dialing = backend.dialer().dial(backend.address());
-        let stream = match tokio::time::timeout(limit, dialing).await {
-            Ok(stream) => stream.map_err(ConnectError::Io)?,
-            Err(_elapsed) => return Err(ConnectError::Timeout(limit)),
-        };
-        stream.set_nodelay(true).map_err(ConnectError::Io)?;
+impl Single {
+    /// Begins HTTP/1.1 on a new connection.
+    pub(crate) async fn begin(stream: Stream) -> Result<Self, ConnectError> {
         let handshake = Builder::new().handshake(TokioIo::new(Gathered::new(stream)));
         let (sender, connection) = handshake.await.map_err(ConnectError::Http)?;
         let connection = Some(connection);
@@ -102,6 +99,7 @@ impl Upstream {
                     None => ExchangeError::Broken(error.into_error()),
                 }));
             }
+            session.waits(cx.waker());
             match session.expired() {
                 Some(whose) => Poll::Ready(Err(ExchangeError::Expired(whose))),
                 None if backend.is_cut() => Poll::Ready(Err(ExchangeError::Cut)),
@@ -124,10 +122,113 @@ impl Upstream {
         self.0.connection.is_some() && self.0.sender.is_ready()
     }
 
+    /// Sends a request that may turn the connection into a tunnel, and waits for the head
+    /// of the answer. With 101 the connection is over for HTTP and what is left of it comes
+    /// with the answer.
+    pub(crate) async fn upgrade(
+        mut self,
+        request: Request<RequestBody>,
+        session: &Session,
+        backend: &Backend,
+    ) -> Result<(Response<Incoming>, AfterUpgrade), ExchangeError> {
+        let inner = &mut *self.0;
+        let mut answer = pin!(inner.sender.try_send_request(request));
+        let Some(mut connection) = inner.connection.take() else {
+            return Err(ExchangeError::Cut);
+        };
+        let mut over = false;
+        let answer = poll_fn(|cx| {
+            over = over || Pin::new(&mut connection).poll(cx).is_ready();
+            if let Poll::Ready(answer) = answer.as_mut().poll(&mut no_waker()) {
+                return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
+                    Some(request) => ExchangeError::NotSent(Box::new(request)),
+                    None => ExchangeError::Broken(error.into_error()),
+                }));
+            }
+            session.waits(cx.waker());
+            match session.expired() {
+                Some(whose) => Poll::Ready(Err(ExchangeError::Expired(whose))),
+                None if backend.is_cut() => Poll::Ready(Err(ExchangeError::Cut)),
+                None => Poll::Pending,
+            }
+        })
+        .await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !over {
+                // hyper lets go of the socket with its next look.
+                let _ = Pin::new(&mut connection).poll(&mut no_waker());
+            }
+            let parts = connection.into_parts();
+            return Ok((answer, AfterUpgrade::Tunnel(parts.io.into_inner(), parts.read_buf)));
+        }
+        inner.connection = (!over).then_some(connection);
+        Ok((answer, AfterUpgrade::Http(self)))
+    }
+
     /// Notes that it is idle from now on.
     pub(crate) fn rests(&mut self, now: Instant) {
         self.0.reused = true;
         self.0.idle_since = Some(now);
+    }
+}
+
+/// What a connection is after an answer to an upgrade.
+pub(crate) enum AfterUpgrade {
+    /// A tunnel, and the first bytes out of it.
+    Tunnel(Gathered, Bytes),
+    /// What it was: the backend did not want to.
+    Http(Single),
+}
+
+/// A connection to a backend, for one request.
+pub(crate) enum Upstream {
+    /// HTTP/1.1, for this request alone.
+    Single(Single),
+    /// HTTP/2, with others.
+    Shared(Shared),
+}
+
+impl Upstream {
+    /// Connects to a backend, for a client if the backend wants to know it.
+    pub(crate) async fn connect(
+        backend: &Backend,
+        ends: Ends,
+        limit: Duration,
+    ) -> Result<Self, ConnectError> {
+        let link = backend.link();
+        let connecting = async {
+            let raw = backend.dial().await.map_err(ConnectError::Io)?;
+            link.set_up(raw, ends).await.map_err(ConnectError::Io)
+        };
+        let stream = match tokio::time::timeout(limit, connecting).await {
+            Ok(stream) => stream?,
+            Err(_elapsed) => return Err(ConnectError::Timeout(limit)),
+        };
+        if link.http2 {
+            return Shared::begin(stream).await.map(Self::Shared);
+        }
+        Single::begin(stream).await.map(Self::Single)
+    }
+
+    /// Whether it has carried a request before.
+    pub(crate) fn reused(&self) -> bool {
+        match self {
+            Self::Single(upstream) => upstream.reused(),
+            Self::Shared(upstream) => upstream.reused(),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        session: &Session,
+        backend: &Backend,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        match self {
+            Self::Single(upstream) => upstream.exchange(request, session, backend).await,
+            Self::Shared(upstream) => upstream.exchange(request, session, backend).await,
+        }
     }
 }
 

@@ -1,39 +1,55 @@
 //! One client connection, from accept to close.
 //!
-//! Holds hyper's connection and one timer, the watch, that looks at the session's
+//!   set up -> parked <-> HTTP/1.1 (hyper) -> tunnel
+//!                \-> HTTP/2 (see `http2.rs`)
+//!
+//! A connection without a request is parked after a while: hyper's part of it, with its
+//! buffers, is dropped and made again when bytes come. What stays is a socket, a timer
+//! and a [`Session`].
+//!
+//! A busy one has hyper's connection and one timer, the watch, that looks at the session's
 //! limits a few times per limit. When the process stops, an idle connection is given a
 //! moment: a client that is about to send gets its answer, with `Connection: close`.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::entrance::{Arrival, Entrance, Speaks, tell_version};
 use super::guard::Guarded;
+use super::http2;
 use super::session::{Finding, Phase, Session};
+use super::tunnel::Tunnel;
 use super::worker::Worker;
+use crate::net::Gathered;
+use crate::net::Raw;
 use crate::proxy::{self, Door};
 
 /// Longest head of a request in bytes; beyond it the answer is 431.
-const MAX_HEAD: usize = 32 * 1024;
+pub(super) const MAX_HEAD: usize = 32 * 1024;
 /// Largest buffer for bytes from or to one client.
 const MAX_BUFFER: usize = 256 * 1024;
 /// How long an idle connection is kept open for one more request while stopping.
 const STOP_GRACE: Duration = Duration::from_millis(500);
+/// How long a connection is idle before it is parked.
+const PARK_AFTER: Duration = Duration::from_millis(500);
 
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 type Connection<S> = http1::Connection<TokioIo<Guarded>, TowerToHyperService<S>>;
 
-/// How hyper serves clients.
+/// How hyper serves clients that speak HTTP/1.1.
 pub(crate) fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -46,29 +62,117 @@ pub(crate) fn builder() -> http1::Builder {
     builder
 }
 
-/// Why a connection ended, if not by itself.
+/// Serves one client until either side closes.
+pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Arc<Entrance>, worker: Rc<Worker>) {
+    let limit = worker.plan().timeouts.request_header;
+    let arrival = match entrance.is_immediate() {
+        true => entrance.welcome(raw, peer).await,
+        false => {
+            let set_up = Box::pin(entrance.welcome(raw, peer));
+            let in_time = tokio::time::timeout(limit, set_up).await;
+            in_time.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        }
+    };
+    drop(entrance);
+    match arrival {
+        Ok(arrival) => arrived(arrival, worker).await,
+        Err(error) => {
+            worker.counters.refused.bump();
+            tracing::debug!(?peer, %error, "a connection could not be set up");
+        }
+    }
+}
+
+async fn arrived(arrival: Arrival, worker: Rc<Worker>) {
+    let Arrival { stream, client, mut speaks } = arrival;
+    let session = Rc::new(Session::new(client, Instant::now()));
+    if speaks == Speaks::Unknown {
+        if !parked(stream.raw(), &session, &worker).await {
+            return;
+        }
+        let told = tokio::time::timeout(worker.plan().timeouts.request_header, tell_version(stream.raw()));
+        speaks = told.await.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
+    }
+    match speaks {
+        Speaks::Http2 => {
+            Box::pin(http2::serve(Guarded::http2(stream, Rc::clone(&session)), session, worker)).await
+        }
+        Speaks::Http1 | Speaks::Unknown => {
+            http1(Guarded::http1(stream, Rc::clone(&session)), session, worker).await;
+        }
+    }
+}
+
+/// Serves a client that speaks HTTP/1.1.
+async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
+    loop {
+        // Boxed, so that a parked connection does not keep the room for it.
+        io = match Box::pin(active(io, &session, &worker)).await {
+            End::Rests(io) => io,
+            End::Closed => return,
+            End::Tunnel(tunnel, client, early) => {
+                let plan = worker.plan();
+                let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
+                tracing::debug!(?end, "a tunnel ended");
+                return;
+            }
+        };
+        io.rests();
+        if !parked(io.raw(), &session, &worker).await {
+            return;
+        }
+    }
+}
+
+/// Waits for bytes; says whether there are any (or the end) before the connection's time
+/// is over.
+async fn parked(raw: &Raw, session: &Session, worker: &Worker) -> bool {
+    let idle_until = session.since() + worker.plan().timeouts.idle;
+    let mut timer = pin!(tokio::time::sleep_until(idle_until.into()));
+    let mut stop = pin!(worker.stop.notified());
+    let mut stopping = false;
+    poll_fn(|cx| {
+        if raw.poll_read_ready(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        let stops = worker.stopping.get() || stop.as_mut().poll(cx).is_ready();
+        if stops && !stopping {
+            stopping = true;
+            timer.as_mut().reset(tokio::time::Instant::now() + STOP_GRACE);
+        }
+        timer.as_mut().poll(cx).map(|()| false)
+    })
+    .await
+}
+
+/// Why a connection is not served any more.
 enum End {
+    /// It has been idle for a while.
+    Rests(Guarded),
+    /// It is over.
+    Closed,
+    /// Its last answer accepted an upgrade; what the client sent behind its request.
+    Tunnel(Tunnel, Gathered, Bytes),
+}
+
+/// The same, with what is known while hyper still has the connection.
+enum Why {
+    Rests,
     Finished(hyper::Result<()>),
     HeadTooSlow,
     Stalled,
 }
 
-/// Serves one client until either side closes.
-pub(crate) async fn serve(stream: TcpStream, worker: Rc<Worker>) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let session = Rc::new(Session::new(peer, Instant::now()));
-    let io = TokioIo::new(Guarded::new(stream, Rc::clone(&session)));
-    let service = TowerToHyperService::new(proxy::door(Rc::clone(&worker), Rc::clone(&session)));
-    let mut connection = worker.http.serve_connection(io, service);
-    let tick = worker.settings.timeouts.tick();
-    let mut watch = Watch { worker: &worker, session: &session, tick, stopping: None, told: false };
+/// Serves requests until the connection ends or has been idle for a while.
+async fn active(io: Guarded, session: &Rc<Session>, worker: &Rc<Worker>) -> End {
+    let service = TowerToHyperService::new(proxy::door(Rc::clone(worker), Rc::clone(session)));
+    let mut connection = worker.http1.serve_connection(TokioIo::new(io), service);
+    let tick = worker.plan().tick;
+    let mut watch = Watch { worker, session, tick, stopping: None, told: false };
     let mut timer = pin!(tokio::time::sleep(tick));
     let mut stop = pin!(worker.stop.notified());
     let mut registered = false;
-    let end = poll_fn(|cx| {
+    let why = poll_fn(|cx| {
         if !registered {
             // Registers the wakers once; the task's waker stays the same.
             registered = true;
@@ -78,20 +182,31 @@ pub(crate) async fn serve(stream: TcpStream, worker: Rc<Worker>) {
         watch.poll(&mut connection, timer.as_mut(), cx)
     })
     .await;
-    match end {
-        End::Finished(Ok(())) => {}
-        End::Finished(Err(error)) => {
+    ended(why, connection, session, worker)
+}
+
+fn ended<S: Door>(why: Why, connection: Connection<S>, session: &Session, worker: &Worker) -> End {
+    match why {
+        Why::Rests => return End::Rests(connection.into_parts().io.into_inner()),
+        Why::Finished(Ok(())) => {
+            if let Some(tunnel) = session.take_tunnel() {
+                let parts = connection.into_parts();
+                return End::Tunnel(tunnel, parts.io.into_inner().into_stream(), parts.read_buf);
+            }
+        }
+        Why::Finished(Err(error)) => {
             if error.is_parse() {
                 worker.counters.refused.bump();
             }
-            tracing::debug!(%peer, %error, "client connection ended");
+            tracing::debug!(client = ?session.client.address, %error, "client connection ended");
         }
-        End::HeadTooSlow => {
+        Why::HeadTooSlow => {
             worker.counters.refused.bump();
             connection.into_parts().io.into_inner().last_words(REQUEST_TIMEOUT);
         }
-        End::Stalled => tracing::debug!(%peer, "client stalled"),
+        Why::Stalled => tracing::debug!(client = ?session.client.address, "client stalled"),
     }
+    End::Closed
 }
 
 struct Watch<'a> {
@@ -108,24 +223,32 @@ impl Watch<'_> {
         connection: &mut Connection<S>,
         mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
-    ) -> Poll<End> {
-        if timer.is_elapsed() {
-            let now = Instant::now();
-            match self.session.check(now, &self.worker.settings.timeouts) {
+    ) -> Poll<Why> {
+        let ticked = timer.is_elapsed();
+        if ticked {
+            match self.session.check(Instant::now(), &self.worker.plan().timeouts) {
                 Finding::Fine | Finding::ExchangeExpired => {}
                 Finding::IdleTooLong => self.tell(connection),
-                Finding::HeadTooSlow => return Poll::Ready(End::HeadTooSlow),
-                Finding::ClientStalled => return Poll::Ready(End::Stalled),
+                Finding::HeadTooSlow => return Poll::Ready(Why::HeadTooSlow),
+                Finding::ClientStalled => return Poll::Ready(Why::Stalled),
             }
             self.rearm(timer.as_mut(), cx);
         }
         if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
-            return Poll::Ready(End::Finished(result));
+            return Poll::Ready(Why::Finished(result));
         }
         if self.worker.stopping.get() {
             return self.stopping(connection, timer, cx);
         }
+        if ticked && self.may_rest() {
+            return Poll::Ready(Why::Rests);
+        }
         Poll::Pending
+    }
+
+    /// Whether hyper holds nothing of any message, and has not for a while.
+    fn may_rest(&self) -> bool {
+        !self.told && self.session.is_quiet() && self.session.since().elapsed() >= PARK_AFTER
     }
 
     /// Between the end of accepting and the end of this connection.
@@ -134,7 +257,7 @@ impl Watch<'_> {
         connection: &mut Connection<S>,
         timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
-    ) -> Poll<End> {
+    ) -> Poll<Why> {
         let now = Instant::now();
         let since = *self.stopping.get_or_insert(now);
         let over = now.saturating_duration_since(since) >= STOP_GRACE;
@@ -146,7 +269,7 @@ impl Watch<'_> {
             return Poll::Pending;
         }
         self.tell(connection);
-        Pin::new(connection).poll(cx).map(End::Finished)
+        Pin::new(connection).poll(cx).map(Why::Finished)
     }
 
     fn tell<S: Door>(&mut self, connection: &mut Connection<S>) {

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::framing::Scanner;
-use super::gather::Gathered;
 use super::session::Session;
+use crate::net::Gathered;
+use crate::net::{Raw, Stream};
 
 /// What hyper gets in place of a refused byte. The empty line makes it look: it does not
 /// parse a head that came in parts before it sees one.
@@ -27,7 +27,8 @@ const MAX_LINGER: usize = 256 * 1024;
 /// A client's socket.
 pub(crate) struct Guarded {
     stream: Gathered,
-    scanner: Scanner,
+    /// `None` if what comes is not HTTP/1.1.
+    scanner: Option<Scanner>,
     session: Rc<Session>,
     /// After a refusal, what hyper still has to get.
     poison: Option<&'static [u8]>,
@@ -35,30 +36,54 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: TcpStream, session: Rc<Session>) -> Self {
-        Self {
-            stream: Gathered::new(stream),
-            scanner: Scanner::default(),
-            session,
-            poison: None,
-            lingered: 0,
+    /// The socket of a client that speaks HTTP/1.1.
+    pub(crate) fn http1(stream: Stream, session: Rc<Session>) -> Self {
+        let scanner = Some(Scanner::default());
+        Self { stream: Gathered::new(stream), scanner, session, poison: None, lingered: 0 }
+    }
+
+    /// The socket of a client that speaks HTTP/2, which frames its messages itself.
+    pub(crate) fn http2(stream: Stream, session: Rc<Session>) -> Self {
+        Self { stream: Gathered::new(stream), scanner: None, session, poison: None, lingered: 0 }
+    }
+
+    /// The socket underneath.
+    pub(crate) fn raw(&self) -> &Raw {
+        self.stream.raw()
+    }
+
+    /// The stream, for something else than HTTP.
+    pub(crate) fn into_stream(self) -> Gathered {
+        self.stream
+    }
+
+    /// Whether nothing of a message is here, so that no state would be lost with hyper's.
+    pub(crate) fn between_messages(&self) -> bool {
+        self.poison.is_none() && self.scanner.as_ref().is_none_or(Scanner::between_messages)
+    }
+
+    /// Gives memory back that only a busy connection needs.
+    pub(crate) fn rests(&mut self) {
+        if let Some(scanner) = &mut self.scanner {
+            scanner.rests();
         }
+        self.session.rests();
     }
 
     /// Writes a last answer past hyper, as far as the socket takes it.
-    pub(crate) fn last_words(&self, answer: &[u8]) {
-        // The client may be gone; there is nobody else to tell.
-        let _ = self.stream.try_write(answer);
+    pub(crate) fn last_words(&mut self, answer: &[u8]) {
+        self.stream.try_write(answer);
     }
 
     fn screen(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
-        let verdict = self.scanner.scan(&buf.filled()[from..]);
+        let Some(scanner) = &mut self.scanner else { return };
+        let verdict = scanner.scan(&buf.filled()[from..]);
+        self.session.bytes_read(scanner.in_head());
         if let Err((at, why)) = verdict {
             tracing::debug!(%why, "refused the bytes of a client");
             buf.set_filled(from + at);
             self.poison = Some(put_some(buf, POISON));
         }
-        self.session.bytes_read(self.scanner.in_head());
     }
 }
 
@@ -113,14 +138,13 @@ impl AsyncWrite for Guarded {
     }
 
     #[inline]
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP socket has nothing to flush.
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        if self.scanner.between_messages() && self.poison.is_none() {
+        if self.between_messages() {
             return Poll::Ready(Ok(()));
         }
         self.session.lingers();

@@ -1,12 +1,61 @@
-//! Listening sockets: one per address and worker, sharing the port (SO_REUSEPORT).
+//! Listening sockets: one per TCP address and worker, sharing the port (SO_REUSEPORT); a
+//! unix socket is one that all workers accept from.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::proxied::ProxyProtocol;
+use crate::net::Address;
+use crate::tls::TlsSettings;
+
 /// Connections the kernel may hold for us; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// One place where clients come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where it is.
+    pub address: Address,
+    /// What routes call it.
+    pub name: Option<String>,
+    /// Certificates; `None` for a listener without TLS.
+    pub tls: Option<TlsSettings>,
+    /// Whether HTTP/2 is spoken with clients that ask for it: by ALPN over TLS, by its
+    /// preface without.
+    pub http2: bool,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl From<SocketAddr> for ListenerSettings {
+    fn from(address: SocketAddr) -> Self {
+        Self { address: address.into(), name: None, tls: None, http2: true, proxy_protocol: None }
+    }
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub enum Listening {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener),
+}
+
+impl Listening {
+    /// Where it really is: port 0 has become a free port.
+    pub fn address(&self, asked: &Address) -> Address {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| asked.clone(), Address::Tcp),
+            Self::Unix(_) => asked.clone(),
+        }
+    }
+}
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +64,7 @@ pub struct BindError {
     /// The key of the configuration, e.g. `listen[0]`.
     pub key: String,
     /// The address.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What the kernel said.
     pub source: io::Error,
 }
@@ -25,6 +74,8 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => " (another program listens there: stop it, or give another port)",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
         io::ErrorKind::AddrNotAvailable => " (this host has no such address: give one of its own)",
+        io::ErrorKind::AlreadyExists => " (a file is in the way: remove it, or give another path)",
+        io::ErrorKind::NotFound => " (its folder does not exist: make it first)",
         _ => "",
     }
 }
@@ -33,14 +84,41 @@ fn remedy(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// [`BindError`] with the key of the configuration.
-pub fn bind_shared(key: &str, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
-    let wrap = |address| move |source| BindError { key: key.to_owned(), address, source };
+pub fn bind_shared(key: &str, address: &Address, count: usize) -> Result<Vec<Listening>, BindError> {
+    let wrap = |source| BindError { key: key.to_owned(), address: address.clone(), source };
+    match address {
+        Address::Tcp(address) => shared_tcp(*address, count).map_err(wrap),
+        Address::Unix(path) => shared_unix(path, count).map_err(wrap),
+    }
+}
+
+fn shared_tcp(address: SocketAddr, count: usize) -> io::Result<Vec<Listening>> {
     // SO_REUSEPORT would share the port with another flurry of the same user: an
     // exclusive bind finds out first.
-    let trial = listener(address, false).map_err(wrap(address))?;
-    let address = trial.local_addr().map_err(wrap(address))?;
+    let trial = listener(address, false)?;
+    let address = trial.local_addr()?;
     drop(trial);
-    (0..count).map(|_| listener(address, true).map_err(wrap(address))).collect()
+    (0..count).map(|_| listener(address, true).map(Listening::Tcp)).collect()
+}
+
+fn shared_unix(path: &Path, count: usize) -> io::Result<Vec<Listening>> {
+    clear_the_way(path)?;
+    let first = UnixListener::bind(path)?;
+    first.set_nonblocking(true)?;
+    let mut all = (1..count).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    all.push(first);
+    Ok(all.into_iter().map(Listening::Unix).collect())
+}
+
+/// Removes a socket that nobody listens on any more; anything else stays.
+fn clear_the_way(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => std::fs::remove_file(path),
+    }
 }
 
 /// Makes one socket that shares its address with nobody.
@@ -48,7 +126,11 @@ pub fn bind_shared(key: &str, address: SocketAddr, count: usize) -> Result<Vec<T
 /// # Errors
 /// [`BindError`] with the key of the configuration.
 pub fn bind_alone(key: &str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    listener(address, false).map_err(|source| BindError { key: key.to_owned(), address, source })
+    listener(address, false).map_err(|source| BindError {
+        key: key.to_owned(),
+        address: address.into(),
+        source,
+    })
 }
 
 fn listener(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
@@ -67,18 +149,23 @@ mod tests {
 
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
+    fn bind(address: Address) -> Result<Vec<Listening>, BindError> {
+        bind_shared("listen[1]", &address, 3)
+    }
+
     #[test]
     fn workers_share_one_port() {
-        let listeners = bind_shared("listen[0]", ANY, 3).unwrap();
-        let ports: Vec<u16> = listeners.iter().map(|it| it.local_addr().unwrap().port()).collect();
+        let listeners = bind(ANY.into()).unwrap();
+        let ports: Vec<u16> =
+            listeners.iter().map(|it| it.address(&ANY.into()).tcp().unwrap().port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0] && *port != 0), "{ports:?}");
     }
 
     #[test]
     fn a_port_in_use_is_named_with_its_key_even_if_it_could_be_shared() {
-        let taken = bind_shared("listen[0]", ANY, 1).unwrap();
-        let address = taken[0].local_addr().unwrap();
-        let error = bind_shared("listen[1]", address, 1).unwrap_err().to_string();
+        let taken = bind(ANY.into()).unwrap();
+        let address = taken[0].address(&ANY.into());
+        let error = bind(address.clone()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("listen[1]: cannot listen on {address}: ")), "{error}");
         assert!(error.contains("another program listens there"), "{error}");
     }
@@ -87,5 +174,25 @@ mod tests {
     fn an_address_of_another_host_is_refused_with_a_remedy() {
         let error = bind_alone("admin", "192.0.2.1:1".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("this host has no such address"), "{error}");
+    }
+
+    #[test]
+    fn a_unix_socket_left_by_a_dead_process_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Unix(folder.path().join("web.sock"));
+        let taken = bind(address.clone()).unwrap();
+        assert!(bind(address.clone()).unwrap_err().to_string().contains("another program"));
+        drop(taken);
+        assert_eq!(bind(address).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_in_the_way_of_a_unix_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        let error = bind(Address::Unix(path.clone())).unwrap_err().to_string();
+        assert!(error.contains("a file is in the way"), "{error}");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "data");
     }
 }

@@ -6,13 +6,18 @@
 //! A request costs no timer here: phases note when they began, and the connection's
 //! one timer looks at them a few times per limit. A limit is therefore kept to a quarter.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use super::tunnel::Tunnel;
 use crate::proxy::Replay;
+use crate::route::Route;
 
 /// Limits on time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Timeouts {
     pub client_stall: Duration,
     /// How long a connection without a request is kept, on both sides.
     pub idle: Duration,
+    /// How long a tunnel (WebSocket) is kept without a byte in either direction.
+    pub tunnel: Duration,
     /// How long requests may go on after SIGTERM.
     pub drain: Duration,
 }
@@ -39,6 +46,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(60),
             client_stall: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            tunnel: Duration::from_secs(3600),
             drain: Duration::from_secs(30),
         }
     }
@@ -90,10 +98,48 @@ pub(crate) enum Expired {
     Client,
 }
 
-/// One client connection.
-pub(crate) struct Session {
+/// Who is on the other side of a connection, as far as backends are told.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// Its address; over a unix socket it has none.
+    pub(crate) address: Option<SocketAddr>,
+    /// The address it came to.
+    pub(crate) local: Option<SocketAddr>,
     /// Value of X-Forwarded-For for its requests.
     pub(crate) forwarded_for: HeaderValue,
+    /// Value of X-Forwarded-Proto: whether it came by TLS.
+    pub(crate) scheme: HeaderValue,
+    /// Whether it is a proxy whose own X-Forwarded fields are believed.
+    pub(crate) trusted: bool,
+    /// The name of the listener it came by.
+    pub(crate) listener: Option<Arc<str>>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        address: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        tls: bool,
+        trusted: bool,
+    ) -> Self {
+        const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+        // An IP address in text is always a valid value.
+        let as_value = |it: SocketAddr| HeaderValue::from_str(&it.ip().to_canonical().to_string()).ok();
+        let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
+        let forwarded_for = address.and_then(as_value).unwrap_or(UNKNOWN);
+        Self { address, local, forwarded_for, scheme, trusted, listener: None }
+    }
+
+    /// Both ends of its connection, if both are known.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.address.zip(self.local)
+    }
+}
+
+/// One client connection; of HTTP/2, one stream of it.
+pub(crate) struct Session {
+    /// Who it is.
+    pub(crate) client: Client,
     /// Room for a copy of a request that may have to be sent again.
     pub(crate) replay: RefCell<Replay>,
     phase: Cell<Phase>,
@@ -104,16 +150,18 @@ pub(crate) struct Session {
     write_blocked: Cell<Option<Instant>>,
     lingering: Cell<Option<Instant>>,
     expired: Cell<Option<Expired>>,
+    /// Of a stream: how many of its connection were given up by the client.
+    given_up: Option<Rc<Cell<u32>>>,
+    backend_awaited: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+    tunnel: Cell<Option<Tunnel>>,
+    route: RefCell<Option<Arc<Route>>>,
 }
 
 impl Session {
-    pub(crate) fn new(peer: SocketAddr, now: Instant) -> Self {
-        let address = peer.ip().to_canonical().to_string();
-        // An IP address in text is always a valid value.
-        let forwarded_for =
-            HeaderValue::from_str(&address).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    pub(crate) fn new(client: Client, now: Instant) -> Self {
         Self {
-            forwarded_for,
+            client,
             replay: RefCell::default(),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
@@ -123,7 +171,87 @@ impl Session {
             write_blocked: Cell::new(None),
             lingering: Cell::new(None),
             expired: Cell::new(None),
+            given_up: None,
+            backend_awaited: Cell::new(false),
+            waker: Cell::new(None),
+            tunnel: Cell::new(None),
+            route: RefCell::default(),
         }
+    }
+
+    /// One stream of an HTTP/2 connection.
+    pub(crate) fn of_stream(client: Client, given_up: Rc<Cell<u32>>, now: Instant) -> Self {
+        Self { given_up: Some(given_up), ..Self::new(client, now) }
+    }
+
+    /// The client went away before there was an answer.
+    pub(crate) fn is_given_up(&self) {
+        if let Some(count) = &self.given_up {
+            count.set(count.get().saturating_add(1));
+        }
+    }
+
+    /// Whether no part of any message is on its way in either direction.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.phase.get() == Phase::Idle
+            && !self.in_head.get()
+            && self.write_blocked.get().is_none()
+            && self.lingering.get().is_none()
+    }
+
+    /// Since when it is in its phase.
+    pub(crate) fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    /// The request goes by a route.
+    #[inline]
+    pub(crate) fn follows(&self, route: &Arc<Route>) {
+        self.route.replace(Some(Arc::clone(route)));
+    }
+
+    /// The route of the request, once it is known.
+    #[inline]
+    pub(crate) fn route(&self) -> Ref<'_, Option<Arc<Route>>> {
+        self.route.borrow()
+    }
+
+    fn response_limit(&self, limits: &Timeouts) -> Duration {
+        let own = self.route.borrow().as_ref().and_then(|route| route.settings.response_timeout);
+        own.unwrap_or(limits.response)
+    }
+
+    /// Gives memory back that only a busy connection needs.
+    pub(crate) fn rests(&self) {
+        self.replay.take();
+        self.route.take();
+    }
+
+    /// The exchange waits; a stream remembers whom to wake when its time is over.
+    #[inline]
+    pub(crate) fn waits(&self, waker: &Waker) {
+        if self.given_up.is_some() {
+            self.waker.set(Some(waker.clone()));
+        }
+    }
+
+    /// The answer's body was asked for; `came` says whether a piece was there. Only for
+    /// streams, whose client can hold back one answer while it takes others.
+    #[inline]
+    pub(crate) fn answer_asked_for(&self, came: bool) {
+        if self.given_up.is_some() {
+            self.backend_awaited.set(!came);
+            self.since.set(Instant::now());
+        }
+    }
+
+    /// The connection becomes a tunnel once the answer is out.
+    pub(crate) fn becomes_tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.set(Some(tunnel));
+    }
+
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.take()
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -148,6 +276,7 @@ impl Session {
         self.since.set(now);
         self.body_wanted.set(false);
         self.body_failed.set(false);
+        self.backend_awaited.set(false);
         self.expired.set(None);
     }
 
@@ -226,15 +355,26 @@ impl Session {
             Phase::Waiting if self.body_wanted.get() && over(since, limits.client_stall) => {
                 self.expire(Expired::Client)
             }
-            Phase::Waiting if !self.body_wanted.get() && over(since, limits.response) => {
+            Phase::Waiting if !self.body_wanted.get() && over(since, self.response_limit(limits)) => {
                 self.expire(Expired::Backend)
+            }
+            Phase::Streaming if self.holds_back() && over(since, limits.client_stall) => {
+                Finding::ClientStalled
             }
             Phase::Idle | Phase::Waiting | Phase::Streaming => Finding::Fine,
         }
     }
 
+    /// Whether the client of a stream is what its answer waits for.
+    fn holds_back(&self) -> bool {
+        self.given_up.is_some() && !self.backend_awaited.get()
+    }
+
     fn expire(&self, whose: Expired) -> Finding {
         self.expired.set(Some(whose));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
         Finding::ExchangeExpired
     }
 }
@@ -243,9 +383,13 @@ impl Session {
 mod tests {
     use super::*;
 
+    fn client(address: &str) -> Client {
+        Client::new(Some(address.parse().unwrap()), None, false, false)
+    }
+
     fn session() -> (Session, Instant) {
         let now = Instant::now();
-        (Session::new(SocketAddr::from(([10, 0, 0, 9], 1234)), now), now)
+        (Session::new(client("10.0.0.9:1234"), now), now)
     }
 
     #[test]
@@ -303,7 +447,20 @@ mod tests {
 
     #[test]
     fn an_address_mapped_to_ipv6_is_forwarded_as_ipv4() {
-        let session = Session::new("[::ffff:10.1.2.3]:80".parse().unwrap(), Instant::now());
-        assert_eq!(session.forwarded_for, "10.1.2.3");
+        assert_eq!(client("[::ffff:10.1.2.3]:80").forwarded_for, "10.1.2.3");
+        assert_eq!(Client::new(None, None, true, false).forwarded_for, "unknown");
+    }
+
+    #[test]
+    fn a_stream_whose_client_holds_it_back_is_told_apart_from_a_slow_backend() {
+        let now = Instant::now();
+        let session = Session::of_stream(client("10.0.0.9:1234"), Rc::default(), now);
+        let limits = Timeouts::default();
+        session.request_began(now);
+        session.answer_began();
+        session.answer_asked_for(false);
+        assert_eq!(session.check(now + Duration::from_secs(31), &limits), Finding::Fine);
+        session.answer_asked_for(true);
+        assert_eq!(session.check(now + Duration::from_secs(31), &limits), Finding::ClientStalled);
     }
 }

@@ -7,22 +7,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scaler::{Action, BackendView, Decision, Phase, PoolView, Sample, Scaler, choose_victims};
-use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View};
+use scaler::{Action, BackendView, Decision, Phase, PoolView, Scaler, choose_victims};
+use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View, report};
 use snowflock_engine::network::identity::CloneId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 
-use super::metrics::EngineMeter;
+use super::metrics::{EngineMeter, ForkMeter};
 use super::numbers::Numbers;
+use super::queries::{self, Answered};
+use super::record::RecordFile;
+use super::scaler_metrics::ScalerMeter;
 use super::start::{address, backend_id, insert};
-use super::{Tier, TierError, report};
+use super::{Tier, TierError, observe};
 use crate::admin::status::DecisionStatus;
 use crate::pool::{Drained, State};
 
 /// From one decision to the next.
 const TICK: Duration = Duration::from_millis(250);
-/// Below this throughput Little's law says nothing about the time of service.
-const LEAST_THROUGHPUT: f64 = 1.0;
 
 /// What tasks of the loop report.
 enum Event {
@@ -34,6 +36,8 @@ enum Event {
     Lost(CloneId, String),
     /// The clone has ended and left nothing behind.
     Departed(CloneId),
+    /// A Prometheus was asked for a signal.
+    Answered(Answered),
 }
 
 /// What the loop knows of a clone beyond the engine's view.
@@ -58,18 +62,43 @@ pub(super) struct Control<'a> {
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
+    forks: ForkMeter,
+    meter: ScalerMeter,
+    record: Option<RecordFile>,
+    /// Ends with the loop.
+    _queries: JoinSet<()>,
 }
 
 impl<'a> Control<'a> {
     pub(super) fn new(tier: &'a Tier) -> Result<Self, TierError> {
         let unusable = |complaints| TierError::Unusable { key: "scaling", problem: format!("{complaints}") };
-        let scaler = Scaler::new(tier.config.scaling.clone()).map_err(unusable)?;
+        let policy = &tier.config.scaling;
+        let mut scaler = Scaler::new(policy.clone()).map_err(unusable)?;
+        let record = RecordFile::open(policy.predict_file.as_deref(), &mut scaler);
         let (tell, events) = unbounded_channel();
+        let queries = {
+            let tell = tell.clone();
+            queries::start(&policy.signals, move |answered| drop(tell.send(Event::Answered(answered))))
+        };
         let numbers = Arc::new(Numbers::default());
-        let meter = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
-        tier.handles.registry.register(Box::new(meter))?;
+        let engine = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
+        tier.handles.registry.register(Box::new(engine))?;
+        let meter = ScalerMeter::new(&tier.handles.registry)?;
+        let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
-        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers })
+        Ok(Self {
+            tier,
+            scaler,
+            clones: BTreeMap::new(),
+            last: None,
+            events,
+            tell,
+            numbers,
+            forks,
+            meter,
+            record,
+            _queries: queries,
+        })
     }
 
     /// Runs for ever; dropping it leaves the VMs to the engine.
@@ -98,6 +127,7 @@ impl<'a> Control<'a> {
 
     /// What the engine's view asks for: clones with an identity enter the pool, dead ones leave it.
     fn follow(&mut self, view: &View) {
+        self.forks.follow(view);
         for clone in &view.clones {
             let stage = self.clones.get(&clone.id).copied();
             match (&clone.state, stage) {
@@ -146,6 +176,7 @@ impl<'a> Control<'a> {
             Event::Answers(id, after) => {
                 tracing::info!(clone = %id, ?after, "a clone answers");
                 self.tier.engine.ready(id, after);
+                self.forks.answered(after);
                 if let Some(stage) = self.clones.get_mut(&id).filter(|stage| **stage == Stage::Probing) {
                     *stage = Stage::Serving { since: self.tier.handles.board.uptime() };
                 }
@@ -159,6 +190,7 @@ impl<'a> Control<'a> {
             Event::Departed(id) => {
                 self.clones.remove(&id);
             }
+            Event::Answered(answered) => self.take(&answered),
         }
     }
 
@@ -167,23 +199,21 @@ impl<'a> Control<'a> {
         let _ = self.tier.handles.pool.remove(&backend_id(id));
     }
 
+    /// The answer of a Prometheus.
+    fn take(&mut self, answered: &Answered) {
+        let now = self.tier.handles.board.uptime();
+        let taken = answered.value.as_ref().map(|value| self.scaler.observe_own(answered.name, *value, now));
+        self.meter.answered(answered.name.as_str(), matches!(taken, Ok(Ok(()))));
+    }
+
     async fn decide(&mut self) {
         let now = self.tier.handles.board.uptime();
-        let sample = *self.tier.handles.samples.borrow();
-        let throughput = sample.requests_per_second;
-        let busy = throughput >= LEAST_THROUGHPUT;
-        self.scaler.observe(
-            &Sample {
-                in_flight: Some(sample.in_flight as f64),
-                queued: Some(sample.queued as f64),
-                requests_per_second: Some(throughput),
-                p95_seconds: sample.p95.map(|p95| p95.as_secs_f64()),
-                // Little's law: requests in service = throughput x time of service.
-                service_seconds: busy.then(|| sample.in_flight as f64 / throughput),
-            },
-            now,
-        );
-        let decision = self.scaler.decide(&self.pool_view(), now);
+        let seen = observe::sample(&self.tier.handles.samples.borrow());
+        self.scaler.observe(&seen, now);
+        self.scaler.set_wall_clock(observe::wall_clock(), now);
+        let pool = self.pool_view();
+        let decision = self.scaler.decide(&pool, now);
+        self.meter.decided(&decision, &pool, &self.scaler);
         if self.last.is_none_or(|last| decision.is_news_after(&last)) {
             tracing::info!(
                 from = decision.from,
@@ -201,6 +231,9 @@ impl<'a> Control<'a> {
             });
         }
         self.last = Some(decision);
+        if let Some(record) = &mut self.record {
+            record.keep(self.scaler.record());
+        }
         match decision.action {
             Action::Grow { by } => self.grow(by, now).await,
             Action::Shrink { by } => self.shrink(by),
@@ -214,11 +247,14 @@ impl<'a> Control<'a> {
             Ok(TicketAnswer::Granted(ticket)) => ticket,
             Ok(TicketAnswer::Refused(refusal)) => {
                 tracing::warn!(asked = by, "no clones: {refusal}");
+                self.meter.granted(by, 0);
                 return self.scaler.granted(by, 0, now);
             }
             Err(error) => return tracing::error!(error = report(&error), "no ticket"),
         };
-        self.scaler.granted(by, ticket.clones.len() as u32, now);
+        let granted = ticket.clones.len() as u32;
+        self.meter.granted(by, granted);
+        self.scaler.granted(by, granted, now);
         self.clones.extend(ticket.clones.iter().map(|id| (*id, Stage::Ordered)));
         self.fork(ticket);
     }
@@ -254,7 +290,7 @@ impl<'a> Control<'a> {
         });
         let parent = view(CloneId::PARENT, true, Phase::Ready, Duration::ZERO);
         let backends: Vec<_> = parent.into_iter().chain(clones).collect();
-        for id in choose_victims(&backends, by, self.tier.config.scaling.min) {
+        for id in choose_victims(&backends, by, self.scaler.held_to().0) {
             self.leave(id, self.tier.config.vm.drain_deadline);
         }
     }

@@ -5,15 +5,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
+use prometheus::{HistogramOpts, HistogramVec, Registry};
 use snowflock_engine::control::{LifeState, View};
 use tokio::sync::watch;
 
 use super::numbers::{Counted, Numbers};
-use crate::admin::families::{counter, family, gauge, label};
+use crate::admin::families::{counter, gauge};
 
 /// Edges of the histograms of fork phases and pauses, seconds.
 const BOUNDS: [f64; 12] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5];
+
+/// Histograms of fork phases, fed from the views as they come: a view has the last forks only.
+pub(super) struct ForkMeter {
+    phases: HistogramVec,
+    seen: u64,
+}
+
+impl ForkMeter {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let help = "Time from sf_create_clones until the clone was seeded, running, joined, and answered.";
+        let options = HistogramOpts::new("flurry_engine_fork_duration_seconds", help);
+        let phases = HistogramVec::new(options.buckets(BOUNDS.to_vec()), &["phase"])?;
+        for phase in ["seeded", "running", "joined", "first_response"] {
+            phases.with_label_values(&[phase]);
+        }
+        registry.register(Box::new(phases.clone()))?;
+        Ok(Self { phases, seen: 0 })
+    }
+
+    /// Takes in the forks that are new in this view.
+    pub(super) fn follow(&mut self, view: &View) {
+        let new = usize::try_from(view.forks_total - self.seen).unwrap_or(usize::MAX);
+        for fork in view.forks.iter().rev().take(new) {
+            self.observe("seeded", fork.seeded);
+            self.observe("running", fork.running);
+            self.observe("joined", fork.joined);
+        }
+        self.seen = view.forks_total;
+    }
+
+    /// A clone has answered for the first time.
+    pub(super) fn answered(&self, after: Duration) {
+        self.observe("first_response", after);
+    }
+
+    fn observe(&self, phase: &str, after: Duration) {
+        self.phases.with_label_values(&[phase]).observe(after.as_secs_f64());
+    }
+}
 
 /// Reads view and counters.
 pub(super) struct EngineMeter {
@@ -38,7 +78,7 @@ impl Collector for EngineMeter {
     fn collect(&self) -> Vec<MetricFamily> {
         let view = Arc::clone(&self.view.borrow());
         let counted = self.numbers.get();
-        let mut all = vec![forks(&view), pauses(&view), clones(&view)];
+        let mut all = vec![pauses(&view), clones(&view)];
         all.extend(pages(&counted));
         all.push(gauge(
             "flurry_engine_shells",
@@ -47,20 +87,6 @@ impl Collector for EngineMeter {
         ));
         all
     }
-}
-
-fn forks(view: &View) -> MetricFamily {
-    let phase = |name, of: fn(&snowflock_engine::control::ForkTimes) -> Option<Duration>| {
-        histogram(vec![label("phase", name)], view.forks.iter().filter_map(of))
-    };
-    let help = "Time from sf_create_clones until the clone was seeded, running, joined, and answered.";
-    let phases = vec![
-        phase("seeded", |fork| Some(fork.seeded)),
-        phase("running", |fork| Some(fork.running)),
-        phase("joined", |fork| Some(fork.joined)),
-        phase("first_response", |fork| fork.first_response),
-    ];
-    family("flurry_engine_fork_duration_seconds", help, MetricType::HISTOGRAM, phases)
 }
 
 fn pauses(view: &View) -> MetricFamily {
@@ -116,20 +142,32 @@ fn pages(counted: &Counted) -> Vec<MetricFamily> {
     ]
 }
 
-fn histogram(labels: Vec<prometheus::proto::LabelPair>, spans: impl Iterator<Item = Duration>) -> Metric {
-    let seconds: Vec<f64> = spans.map(|span| span.as_secs_f64()).collect();
-    let buckets = BOUNDS.iter().map(|bound| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(seconds.iter().filter(|span| *span <= bound).count() as u64);
-        bucket
-    });
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(seconds.len() as u64);
-    histogram.set_sample_sum(seconds.iter().sum());
-    let mut metric = Metric::default();
-    metric.set_label(labels);
-    metric.set_histogram(histogram);
-    metric
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snowflock_engine::control::ForkTimes;
+    use snowflock_engine::network::identity::CloneId;
+
+    #[test]
+    fn every_fork_is_counted_once_though_views_keep_only_the_last() {
+        let registry = Registry::new();
+        let mut meter = ForkMeter::new(&registry).unwrap();
+        let ms = Duration::from_millis;
+        let fork = |id| ForkTimes {
+            id: CloneId(id),
+            seeded: ms(10),
+            running: ms(11),
+            joined: ms(90),
+            first_response: None,
+        };
+        let mut view = View { forks: vec![fork(1), fork(2)], forks_total: 2, ..View::default() };
+        meter.follow(&view);
+        meter.follow(&view);
+        view.forks = vec![fork(2), fork(3)];
+        view.forks_total = 3;
+        meter.follow(&view);
+        meter.answered(ms(150));
+        let count = |phase| meter.phases.with_label_values(&[phase]).get_sample_count();
+        assert_eq!((count("seeded"), count("joined"), count("first_response")), (3, 3, 1));
+    }
 }

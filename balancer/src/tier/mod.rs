@@ -12,14 +12,18 @@ mod control;
 mod guest_http;
 mod metrics;
 mod numbers;
+mod observe;
+mod queries;
+mod record;
 mod report;
+mod scaler_metrics;
 mod start;
 
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use snowflock_engine::control::{Engine, EngineError};
+use snowflock_engine::control::{Engine, EngineError, report};
 use snowflock_engine::memory::protocol::CheckpointId;
 use snowflock_engine::network::Dialer;
 
@@ -148,16 +152,4 @@ impl Dial for GuestDialer {
     fn dial(&self, address: std::net::SocketAddr) -> Dialing<'_> {
         Box::pin(self.0.dial(address))
     }
-}
-
-/// An error with its causes, on one line.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

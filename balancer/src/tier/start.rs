@@ -73,6 +73,7 @@ fn spec(name: &str, config: &VmTier) -> Result<EngineSpec, TierError> {
         state_folder: vm.state_dir.clone(),
         boot_limit: vm.boot_deadline,
         identity_limit: vm.clone_deadline,
+        hook_limit: vm.hook_deadline,
         programs,
     })
 }
@@ -186,7 +187,7 @@ pub(super) fn address(engine: &Engine, id: CloneId, port: u16) -> Result<SocketA
 pub(super) fn insert(engine: &Engine, handles: &Handles, id: CloneId, address: SocketAddr) {
     let spec = BackendSpec {
         id: backend_id(id),
-        address,
+        address: address.into(),
         dialer: Arc::new(GuestDialer(engine.dialer())),
         initial: Initial::Probing,
     };

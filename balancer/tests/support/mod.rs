@@ -42,9 +42,48 @@ pub async fn front(backends: &[SocketAddr], extra: &str) -> Front {
     std::fs::write(&file, text).unwrap();
     let mut config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
     if list.is_empty() {
-        config.backends.clear();
+        config.pool.backends.clear();
     }
     Front::open(&config).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A folder with a whole configuration and the files it names.
+pub struct Site {
+    pub folder: tempfile::TempDir,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.folder.path().join(name), content).unwrap();
+    }
+
+    /// Makes a certificate of its own for a name: `NAME.pem` and `NAME.key`.
+    pub fn certificate(&self, name: &str) {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        self.write(&format!("{name}.pem"), made.cert.pem());
+        self.write(&format!("{name}.key"), made.signing_key.serialize_pem());
+    }
+
+    pub fn config(&self, text: &str) -> Config {
+        self.write("flurry.yaml", format!("admin: 127.0.0.1:0\nworkers: 2\n{text}\n"));
+        Config::load(&self.folder.path().join("flurry.yaml")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Opens a front door and waits until a backend is ready.
+    pub async fn open(&self, text: &str) -> Front {
+        let front = Front::open(&self.config(text)).await.unwrap_or_else(|error| panic!("{error}"));
+        let pool = front.handles().pool;
+        eventually("a backend is ready", || !pool.snapshot().ready.is_empty()).await;
+        front
+    }
 }
 
 /// Opens a front door and waits until all backends are ready.
@@ -60,7 +99,7 @@ pub async fn ready_front(backends: &[SocketAddr], extra: &str) -> Front {
 
 pub fn spec(address: SocketAddr) -> BackendSpec {
     let id = BackendId::from(address.to_string());
-    BackendSpec { id, address, dialer: Arc::new(Tcp), initial: Initial::Probing }
+    BackendSpec { id, address: address.into(), dialer: Arc::new(Tcp), initial: Initial::Probing }
 }
 
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

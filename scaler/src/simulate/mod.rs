@@ -137,6 +137,25 @@ impl SimParams {
         complaints
     }
 
+    /// What is wrong with these parameters for this trace: a simulation that would not end.
+    fn complaints_for(&self, trace: &Trace) -> Vec<Complaint> {
+        const MOST_STEPS: u128 = 200_000_000;
+        const MOST_SLOTS: f64 = 1e6;
+        let mut complaints = self.complaints();
+        let length = trace.end().saturating_sub(trace.start());
+        let steps = length.as_nanos() / self.step.max(Self::SHORTEST_STEP).as_nanos();
+        if steps > MOST_STEPS {
+            let problem = format!("is too long: {steps} steps of {}", show_duration(self.step));
+            complaints.push(Complaint::new("trace", problem, "give a shorter trace, a year at most"));
+        }
+        let busy = trace.peak() * self.capacity.service_time.as_secs_f64();
+        if busy > MOST_SLOTS {
+            let problem = format!("keeps {busy:.0} requests in service at once, more than can be simulated");
+            complaints.push(Complaint::new("trace", problem, "give a lower load or a shorter service time"));
+        }
+        complaints
+    }
+
     /// Seconds that a request may wait.
     fn wait_limit(&self) -> f64 {
         (self.objective - self.capacity.service_time).as_secs_f64()
@@ -155,7 +174,7 @@ impl SimParams {
 /// All complaints about the policy and the parameters.
 pub fn simulate(policy: &Policy, trace: &Trace, params: &SimParams) -> Result<SimReport, Complaints> {
     let mut complaints = policy.complaints();
-    complaints.extend(params.complaints());
+    complaints.extend(params.complaints_for(trace));
     if !complaints.is_empty() {
         return Err(complaints.into());
     }
@@ -175,7 +194,7 @@ pub fn simulate_rival(
     params: &SimParams,
 ) -> Result<SimReport, Complaints> {
     let mut complaints = policy.complaints();
-    complaints.extend(params.complaints());
+    complaints.extend(params.complaints_for(trace));
     complaints.extend(rival.complaint());
     if !complaints.is_empty() {
         return Err(complaints.into());

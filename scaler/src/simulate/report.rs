@@ -65,7 +65,7 @@ pub struct Moment {
     pub starting: u32,
     /// Backends needed to meet the objective.
     pub needed: u32,
-    /// 95th percentile of latency, seconds.
+    /// 95th percentile of latency, seconds; on a timeline the longest since the moment before.
     pub latency_seconds: f64,
 }
 
@@ -77,6 +77,8 @@ pub(super) struct Meter {
     last: Option<(Duration, bool)>,
     every: Option<Duration>,
     next_moment: Duration,
+    /// Longest latency since the last moment of the timeline, seconds.
+    longest: f64,
 }
 
 impl Meter {
@@ -99,7 +101,7 @@ impl Meter {
             timeline: Vec::new(),
             decisions: Vec::new(),
         };
-        Self { report, last: None, every, next_moment: Duration::ZERO }
+        Self { report, last: None, every, next_moment: Duration::ZERO, longest: 0.0 }
     }
 
     /// A step of time passed.
@@ -117,9 +119,11 @@ impl Meter {
         report.over_time += if ready > needed { seconds } else { 0.0 };
         report.peak = report.peak.max(moment.ready + moment.starting);
         report.worst_latency_seconds = report.worst_latency_seconds.max(moment.latency_seconds);
+        self.longest = self.longest.max(moment.latency_seconds);
         if let Some(every) = self.every.filter(|_| moment.at >= self.next_moment) {
-            report.timeline.push(moment);
+            report.timeline.push(Moment { latency_seconds: self.longest, ..moment });
             self.next_moment = moment.at + every;
+            self.longest = 0.0;
         }
     }
 
@@ -197,5 +201,16 @@ mod tests {
             meter.passed(S, Moment { at: second * S, ..moment(1, 1) }, false);
         }
         assert_eq!(meter.finish().timeline.len(), 3);
+    }
+
+    #[test]
+    fn no_long_latency_hides_between_two_moments() {
+        let mut meter = Meter::new("test", Some(10 * S));
+        for second in 0..=10 {
+            let latency_seconds = if second == 7 { 3.0 } else { 0.1 };
+            meter.passed(S, Moment { at: second * S, latency_seconds, ..moment(1, 1) }, false);
+        }
+        let seen: Vec<f64> = meter.finish().timeline.iter().map(|moment| moment.latency_seconds).collect();
+        assert_eq!(seen, [0.1, 3.0]);
     }
 }

@@ -139,6 +139,18 @@ fn everything_wrong_is_told_at_once() {
 }
 
 #[test]
+fn a_simulation_that_would_not_end_is_refused() {
+    let second = Capacity { slots: 1, service_time: S };
+    let params = SimParams { capacity: second, objective: 5 * S, ..params() };
+    let load = trace(&[(60, 2e6)]);
+    let refused = simulate(&policy(), &load, &params).expect_err("too much").to_string();
+    assert!(refused.starts_with("trace: keeps 2000000 requests in service at once"), "{refused}");
+    let years = trace(&[(3 * 366 * 86_400, 1.0)]);
+    let refused = simulate(&policy(), &years, &params).expect_err("too long").to_string();
+    assert!(refused.starts_with("trace: is too long: 379468800 steps of 250ms"), "{refused}");
+}
+
+#[test]
 fn a_report_serializes() {
     let params = SimParams { timeline_every: Some(60 * S), ..params() };
     let report = simulate(&policy(), &step(), &params).expect("valid");

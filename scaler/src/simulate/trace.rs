@@ -108,9 +108,13 @@ impl Trace {
         }
         let mut interval = second.1 - first.1;
         let mut points = Vec::with_capacity(rows.len());
-        for (index, (_, time, load)) in rows.iter().enumerate() {
+        for (index, (line, time, load)) in rows.iter().enumerate() {
             interval = rows.get(index + 1).map_or(interval, |next| next.1 - time);
             let requests_per_second = if count == Count::PerSecond { *load } else { load / interval };
+            if requests_per_second > LARGEST_LOAD {
+                let problem = format!("is {requests_per_second} requests per second, more than there are");
+                return Err(complain(format!("line {line}"), &problem, "check the columns"));
+            }
             points.push(LoadPoint { at: Duration::from_secs_f64(time - first.1), requests_per_second });
         }
         let last = points.last().map_or(Duration::ZERO, |point| point.at);
@@ -132,6 +136,11 @@ impl Trace {
     /// The points in order of time.
     pub fn points(&self) -> &[LoadPoint] {
         &self.points
+    }
+
+    /// The highest load, requests per second.
+    pub fn peak(&self) -> f64 {
+        self.points.iter().map(|point| point.requests_per_second).fold(0.0, f64::max)
     }
 
     /// When it begins.
@@ -225,6 +234,7 @@ mod tests {
         assert!(complaints("0,5\n2,7\n1,9\n").starts_with("line 3: is not after the line before"));
         assert!(complaints("0,5\n").starts_with("trace: is too short"));
         assert!(complaints("").starts_with("trace: is too short"));
+        assert!(complaints("0,5\n0.001,900000\n0.002,1\n").starts_with("line 2: is 900000000 requests"));
     }
 
     #[test]

@@ -6,19 +6,42 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::EngineError;
 use super::checkpoint::Checkpoint;
 use super::host::Host;
 use super::view::ForkTimes;
+use super::{EngineError, report};
 use crate::agent::Agent;
 use crate::hypervisor::{MemoryAccess, Seed, Shell, Vm};
 use crate::network::identity::CloneId;
+use crate::wire::HookEvent;
+
+/// A VM and the line to the agent in it, which stays open for as long as the VM lives.
+pub(super) struct Guest {
+    pub(super) vm: Box<dyn Vm>,
+    pub(super) agent: Agent,
+}
+
+impl Guest {
+    /// Lets the guest's user act. Whatever comes of it, the engine goes on: a guest must not hold it up.
+    pub(super) fn run_hooks(&mut self, event: HookEvent, limit: Duration) {
+        let (vm, event_name) = (self.vm.id(), event.name());
+        match self.agent.run_hooks(event, limit) {
+            Ok(done) if done.failed > 0 => tracing::warn!(
+                %vm, event = event_name, ran = done.ran, failed = done.failed, first = ?done.first_failed,
+                "hooks failed"
+            ),
+            Ok(done) => tracing::debug!(%vm, event = event_name, ran = done.ran, "hooks ran"),
+            Err(error) => {
+                let error = report(&error);
+                tracing::warn!(%vm, event = event_name, error, "it is not known whether hooks ran");
+            }
+        }
+    }
+}
 
 /// A clone that has its own identity.
 pub(super) struct Born {
-    pub(super) vm: Box<dyn Vm>,
-    /// The line to its agent, kept open for as long as it lives.
-    pub(super) agent: Agent,
+    pub(super) guest: Guest,
     pub(super) times: ForkTimes,
 }
 
@@ -77,7 +100,8 @@ fn deliver(
     tell(Progress::Running);
     agent.identify(&host.identity(id, litter.clones)?, litter.identity_limit)?;
     let joined = litter.began.elapsed();
-    Ok(Born { vm, agent, times: ForkTimes { id, seeded, running, joined, first_response: None } })
+    let guest = Guest { vm, agent };
+    Ok(Born { guest, times: ForkTimes { id, seeded, running, joined, first_response: None } })
 }
 
 /// The line to a VM's agent, which nobody has taken before.

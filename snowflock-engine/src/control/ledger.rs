@@ -147,12 +147,16 @@ fn is_empty(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{ENV_OWNER, ProcessIdentity};
+    use crate::sys::process::{ENV_OWNER, ProcessIdentity, owned_by};
     use std::process::Command;
 
     fn sleeper(owner: &Path) -> (std::process::Child, ProcessIdentity) {
         let child = Command::new("sleep").arg("60").env(ENV_OWNER, owner).spawn().unwrap();
         let identity = ProcessIdentity::of(child.id()).unwrap();
+        // Between fork and exec it has another environment.
+        while !owned_by(owner).contains(&identity) {
+            std::thread::yield_now();
+        }
         (child, identity)
     }
 

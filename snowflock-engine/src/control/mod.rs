@@ -12,7 +12,7 @@
 //! slow work to worker threads, and publishes a numbered [`View`].
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine};
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{AddressBlock, CloneId};
 use crate::network::{Dialer, Network, NetworkError};
+use crate::sys::uffd::Uffd;
 
 mod birth;
 mod checkpoint;
@@ -75,6 +76,8 @@ pub struct EngineSpec {
     pub boot_limit: Duration,
     /// A clone must have its identity by then.
     pub identity_limit: Duration,
+    /// The hooks in a guest get this long for each event: before a fork, before an exit.
+    pub hook_limit: Duration,
     /// Programs to use.
     pub programs: Programs,
 }
@@ -93,6 +96,9 @@ pub enum EngineError {
     /// KVM was asked for and does not work.
     #[error(transparent)]
     NoKvm(#[from] NoKvm),
+    /// Page faults of guests cannot be served on this host.
+    #[error("guests cannot be forked on this host")]
+    NoUserfaultfd(#[source] io::Error),
     /// The state folder cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -166,14 +172,35 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Removes what a former run has left, makes the private network and starts shells. Blocks for
-    /// up to a few seconds while KVM is tried.
+    /// Removes what a former run has left, makes the private network and starts shells, on QEMU. Blocks
+    /// for up to a few seconds while KVM is tried.
     ///
     /// # Errors
     /// See [`EngineError`]; nothing is left behind then.
     pub fn start(spec: EngineSpec) -> Result<Self, EngineError> {
+        Self::start_on(spec, |spec, folder| {
+            let programs = &spec.programs;
+            let choice = accelerator::choose(spec.accelerator, &programs.qemu, &spec.image.kernel, folder)?;
+            let programs = qemu::Programs { qemu: programs.qemu.clone(), shim: programs.shim.clone() };
+            let machine = spec.machine.clone();
+            let driver = Qemu::new(programs, machine, choice.accelerator, spec.image.disk_bytes, folder)?;
+            Ok((Box::new(driver), choice))
+        })
+    }
+
+    /// The same on any driver: `make` is told the specification and the state folder, which is empty then.
+    ///
+    /// # Errors
+    /// As for [`Engine::start`], and those of `make`.
+    pub fn start_on(
+        spec: EngineSpec,
+        make: impl FnOnce(&EngineSpec, &Path) -> Result<(Box<dyn Hypervisor>, Choice), EngineError>,
+    ) -> Result<Self, EngineError> {
+        Uffd::probe().map_err(EngineError::NoUserfaultfd)?;
         let ledger = Ledger::open(&spec.state_folder, &spec.name)?;
-        match Self::start_in(&spec, ledger.folder()) {
+        let started = make(&spec, ledger.folder())
+            .and_then(|(hypervisor, choice)| Self::start_with(&spec, hypervisor, choice));
+        match started {
             Ok((engine, owner)) => {
                 let run = move || owner.run(ledger);
                 std::thread::Builder::new().name("engine".into()).spawn(run)?;
@@ -186,14 +213,6 @@ impl Engine {
                 Err(error)
             }
         }
-    }
-
-    fn start_in(spec: &EngineSpec, folder: &std::path::Path) -> Result<(Self, Owner), EngineError> {
-        let choice = accelerator::choose(spec.accelerator, &spec.programs.qemu, &spec.image.kernel, folder)?;
-        let programs = qemu::Programs { qemu: spec.programs.qemu.clone(), shim: spec.programs.shim.clone() };
-        let driver =
-            Qemu::new(programs, spec.machine.clone(), choice.accelerator, spec.image.disk_bytes, folder)?;
-        Self::start_with(spec, Box::new(driver), choice)
     }
 
     fn start_with(
@@ -344,4 +363,17 @@ impl Engine {
         self.events.send(Event::Command(command(reply))).map_err(|_| EngineError::Stopped)?;
         answer.await.map_err(|_| EngineError::Stopped)
     }
+}
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

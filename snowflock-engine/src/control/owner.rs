@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::birth::{self, Born, Litter, Progress};
+use super::birth::{self, Born, Guest, Litter, Progress};
 use super::checkpoint::{Checkpoint, Subject};
 use super::host::Host;
 use super::ledger::Ledger;
@@ -21,29 +21,24 @@ use super::lifecycle::LifeState;
 use super::memory_server::MemoryServer;
 use super::registry::{Registry, held};
 use super::ticket::{Refusal, Room, TicketAnswer, TicketId};
-use super::view::{ForkTimes, PauseTimes, View, VmView};
-use super::{Created, EngineError, EngineSpec};
-use crate::agent::Agent;
-use crate::hypervisor::{MemoryAccess, Shell, Vm};
+use super::view::{View, VmView};
+use super::{Created, EngineError, EngineSpec, report};
+use crate::hypervisor::{MemoryAccess, Shell};
 use crate::memory::PageIndex;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{CloneId, mac_address};
 use crate::sys::process::{ProcessIdentity, set_niceness, wait_for_end};
+use crate::wire::HookEvent;
 
+mod endings;
+mod history;
+mod shells;
 mod workers;
 
-/// Clones that have ended stay in the view, up to so many.
-const REMEMBERED: usize = 64;
-/// Phases of so many forks are kept.
-const FORKS_KEPT: usize = 1024;
-/// After a shell that did not start, the next one is tried when something happens, or after this.
-const RETRY: Duration = Duration::from_secs(2);
+use history::History;
 
 /// Niceness of a clone from the start of its birth until it answers.
 const NICENESS_UNBORN: i32 = -10;
-
-/// Workers end within this once their VMs are gone.
-const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(15);
 
 type Reply<T> = oneshot::Sender<T>;
 type Fallible<T> = Result<T, EngineError>;
@@ -66,7 +61,7 @@ pub(super) enum Event {
     Command(Command),
     Booted(Box<Fallible<workers::Parent>>, Reply<Fallible<()>>),
     ShellStarted(CloneId, Fallible<Box<dyn Shell>>),
-    Checkpointed(Box<dyn Vm>, Box<Fallible<Checkpoint>>, Reply<Fallible<CheckpointId>>),
+    Checkpointed(Box<Guest>, Box<Fallible<Checkpoint>>, Reply<Fallible<CheckpointId>>),
     Progress(CloneId, Progress),
     Born(CloneId, Box<Fallible<Born>>),
     WorkingSet(Vec<PageIndex>),
@@ -85,8 +80,7 @@ impl Event {
 struct Record {
     view: VmView,
     /// Here, unless a worker has it.
-    vm: Option<Box<dyn Vm>>,
-    _agent: Option<Agent>,
+    guest: Option<Guest>,
     /// It is to be ended as soon as a worker brings it back.
     doomed: bool,
     waiting_for_end: Vec<Reply<()>>,
@@ -116,6 +110,7 @@ pub(super) struct Owner {
     clone_mib: u64,
     boot_limit: Duration,
     identity_limit: Duration,
+    hook_limit: Duration,
     registry: Registry,
     shells: BTreeMap<CloneId, Box<dyn Shell>>,
     starting: Option<CloneId>,
@@ -126,8 +121,7 @@ pub(super) struct Owner {
     last_checkpoint: u32,
     wanted: BTreeMap<CloneId, Wanted>,
     creations: Vec<Creation>,
-    pauses: Vec<PauseTimes>,
-    forks: Vec<ForkTimes>,
+    history: History,
     /// Pages that the first clone touched until it was ready, in order.
     working_set: Option<Vec<PageIndex>>,
     number: u64,
@@ -154,6 +148,7 @@ impl Owner {
             clone_mib: spec.clone_mib,
             boot_limit: spec.boot_limit,
             identity_limit: spec.identity_limit,
+            hook_limit: spec.hook_limit,
             registry: Registry::default(),
             shells: BTreeMap::new(),
             starting: None,
@@ -164,8 +159,7 @@ impl Owner {
             last_checkpoint: 0,
             wanted: BTreeMap::new(),
             creations: Vec::new(),
-            pauses: Vec::new(),
-            forks: Vec::new(),
+            history: History::default(),
             working_set: None,
             number: 0,
             answers: Vec::new(),
@@ -214,7 +208,7 @@ impl Owner {
             Event::Command(command) => self.obey(command),
             Event::Booted(result, reply) => self.booted(*result, reply),
             Event::ShellStarted(id, result) => self.shell_started(id, result),
-            Event::Checkpointed(vm, result, reply) => self.checkpointed(vm, *result, reply),
+            Event::Checkpointed(guest, result, reply) => self.checkpointed(*guest, *result, reply),
             Event::Progress(id, progress) => self.progressed(id, progress),
             Event::Born(id, result) => self.born(id, *result),
             Event::WorkingSet(pages) => self.working_set = Some(pages),
@@ -256,9 +250,9 @@ impl Owner {
 
     fn booted(&mut self, result: Fallible<workers::Parent>, reply: Reply<Fallible<()>>) {
         match result {
-            Ok(workers::Parent { vm, agent, memserver }) => {
+            Ok(workers::Parent { guest, memserver }) => {
                 self.memserver = Some(memserver);
-                self.settle(vm, agent);
+                self.settle(guest);
                 self.answer(reply, Ok(()));
             }
             Err(error) => {
@@ -298,32 +292,32 @@ impl Owner {
             None => self.memserver.clone(),
         };
         let record = self.vms.get_mut(&of).filter(|r| r.view.state.has_identity() && !r.doomed);
-        let (Some(mut vm), Some(keeper)) = (record.and_then(|r| r.vm.take()), keeper) else {
+        let (Some(mut guest), Some(keeper)) = (record.and_then(|r| r.guest.take()), keeper) else {
             self.answer(reply, Err(EngineError::NotForkable(of)));
             return;
         };
         self.last_checkpoint += 1;
         let id = CheckpointId(self.last_checkpoint);
         let working_set = self.working_set.clone().unwrap_or_default();
+        let hook_limit = self.hook_limit;
         self.work("checkpoint", move |host| {
-            let subject = Subject { vm: vm.as_mut(), keeper, made_from };
+            guest.run_hooks(HookEvent::BeforeFreeze, hook_limit);
+            let subject = Subject { vm: guest.vm.as_mut(), keeper, made_from };
             let result = Checkpoint::take(host, id, subject, &working_set);
-            Event::Checkpointed(vm, Box::new(result), reply)
+            Event::Checkpointed(Box::new(guest), Box::new(result), reply)
         });
     }
 
     fn checkpointed(
         &mut self,
-        vm: Box<dyn Vm>,
+        guest: Guest,
         result: Fallible<Checkpoint>,
         reply: Reply<Fallible<CheckpointId>>,
     ) {
-        self.bring_back(vm);
+        self.bring_back(guest);
         let answer = result.map(|checkpoint| {
             let id = checkpoint.id;
-            if self.pauses.len() < FORKS_KEPT {
-                self.pauses.push(checkpoint.pause);
-            }
+            self.history.paused(checkpoint.pause);
             self.checkpoints.insert(id, Arc::new(checkpoint));
             id
         });
@@ -373,7 +367,6 @@ impl Owner {
         if let Some(record) = self.vms.get_mut(&id) {
             record.view.pid = Some(shell.process().pid);
         }
-        self.watch(id, shell.process());
         // The host is busy when clones are wanted; they are the cure, so they go first until they serve.
         set_niceness(shell.process(), NICENESS_UNBORN);
         let tell = self.outbox.clone();
@@ -394,11 +387,9 @@ impl Owner {
 
     fn born(&mut self, id: CloneId, result: Fallible<Born>) {
         match result {
-            Ok(Born { vm, agent, times }) => {
-                if self.forks.len() < FORKS_KEPT {
-                    self.forks.push(times);
-                }
-                self.settle(vm, agent);
+            Ok(Born { guest, times }) => {
+                self.history.forked(times);
+                self.settle(guest);
                 self.tell_creation(id, Ok(()));
             }
             Err(error) => {
@@ -429,12 +420,10 @@ impl Owner {
         self.step(id, LifeState::Ready);
         let Some(record) = self.vms.get_mut(&id) else { return };
         record.view.first_response.get_or_insert(first_response);
-        if let (true, Some(vm)) = (id != CloneId::PARENT, &record.vm) {
-            set_niceness(vm.process(), 0);
+        if let (true, Some(guest)) = (id != CloneId::PARENT, &record.guest) {
+            set_niceness(guest.vm.process(), 0);
         }
-        if let Some(times) = self.forks.iter_mut().find(|times| times.id == id) {
-            times.first_response.get_or_insert(first_response);
-        }
+        self.history.answered(id, first_response);
         let from = record.view.checkpoint.and_then(|id| self.checkpoints.get(&id));
         if let (None, Some(checkpoint)) = (&self.working_set, from) {
             self.working_set = Some(Vec::new());
@@ -443,111 +432,28 @@ impl Owner {
         }
     }
 
-    fn exit(&mut self, id: CloneId, reply: Reply<()>) {
-        match self.vms.get_mut(&id) {
-            Some(record) if record.view.state.is_alive() => record.waiting_for_end.push(reply),
-            _ => {
-                self.answer(reply, ());
-                return;
-            }
-        }
-        self.step(id, LifeState::Retiring);
-        self.end(id);
-    }
-
-    fn kill(&mut self, ticket: TicketId) -> Fallible<Vec<CloneId>> {
-        let unused = self.registry.redeem(ticket);
-        for id in unused.iter().flatten() {
-            self.registry.give_back(*id);
-            self.vms.remove(id);
-        }
-        let clones: Vec<_> = self.vms.values().filter(|r| r.view.ticket == Some(ticket)).collect();
-        if unused.is_none() && clones.is_empty() {
-            return Err(EngineError::NoTicket(ticket));
-        }
-        Ok(clones.iter().filter(|r| r.view.state.is_alive()).map(|r| r.view.id).collect())
-    }
-
-    /// Ends a VM now, or when the worker that has it brings it back.
-    fn end(&mut self, id: CloneId) {
-        if self.wanted.remove(&id).is_some() {
-            self.tell_creation(id, Err("ended before it was born".into()));
-            return self.depart(id, None);
-        }
-        if let Some(shell) = self.shells.remove(&id) {
-            self.registry.take(id);
-            drop(shell);
-            return self.depart(id, None);
-        }
-        let Some(record) = self.vms.get_mut(&id) else { return };
-        record.doomed = true;
-        if let Some(vm) = record.vm.take() {
-            self.depart(id, Some(vm));
-        }
-    }
-
-    /// Ends a VM on a worker and removes what it has left on this host.
-    fn depart(&mut self, id: CloneId, vm: Option<Box<dyn Vm>>) {
-        let from = self.vms.get(&id).and_then(|r| r.view.checkpoint);
-        let server = match from.and_then(|from| self.checkpoints.get(&from)) {
-            Some(checkpoint) => Some(Arc::clone(&checkpoint.memtap)),
-            None => self.memserver.clone(),
-        };
-        let own: Vec<_> = self.checkpoints.values().filter(|c| c.of == id).map(Arc::clone).collect();
-        self.work("end", move |host| {
-            workers::end(host, id, vm, server, &own);
-            Event::Departed(id)
-        });
-    }
-
-    fn departed(&mut self, id: CloneId) {
-        self.step(id, LifeState::Gone);
-        let Some(record) = self.vms.get_mut(&id) else { return };
-        record._agent = None;
-        record.view.memory = None;
-        for reply in std::mem::take(&mut record.waiting_for_end) {
-            self.answer(reply, ());
-        }
-        let dead = self.vms.iter().filter(|(_, r)| !r.view.state.is_alive()).map(|(id, _)| *id);
-        let dead: Vec<_> = dead.collect();
-        for id in dead.iter().take(dead.len().saturating_sub(REMEMBERED)) {
-            self.vms.remove(id);
-        }
-    }
-
-    fn vm_ended(&mut self, id: CloneId) {
-        let Some(record) = self.vms.get(&id).filter(|r| !r.doomed && r.view.state.is_alive()) else { return };
-        // A worker that has the VM meets the same end, and says more about it.
-        if record.vm.is_some() {
-            tracing::error!(vm = %id, "its VM has ended by itself");
-            self.step(id, LifeState::Failed("its VM has ended by itself".into()));
-            self.end(id);
-        }
-    }
-
     /// A VM has its identity: it stays here from now on.
-    fn settle(&mut self, vm: Box<dyn Vm>, agent: Agent) {
-        let id = vm.id();
+    fn settle(&mut self, guest: Guest) {
+        let id = guest.vm.id();
         if id == CloneId::PARENT {
-            self.watch(id, vm.process());
-            self.set_memory(id, vm.memory());
+            self.watch(id, guest.vm.process());
+            self.set_memory(id, guest.vm.memory());
         }
         self.step(id, LifeState::Joined);
         if let Some(record) = self.vms.get_mut(&id) {
-            record.view.pid = Some(vm.process().pid);
-            record._agent = Some(agent);
+            record.view.pid = Some(guest.vm.process().pid);
         }
-        self.bring_back(vm);
+        self.bring_back(guest);
     }
 
-    fn bring_back(&mut self, vm: Box<dyn Vm>) {
-        let id = vm.id();
-        let alive = vm.process().is_alive();
+    fn bring_back(&mut self, guest: Guest) {
+        let id = guest.vm.id();
+        let alive = guest.vm.process().is_alive();
         let Some(record) = self.vms.get_mut(&id) else { return };
         if record.doomed {
-            return self.depart(id, Some(vm));
+            return self.depart(id, Some(guest));
         }
-        record.vm = Some(vm);
+        record.guest = Some(guest);
         if !alive {
             self.vm_ended(id);
         }
@@ -582,70 +488,8 @@ impl Owner {
             pid: None,
             memory: None,
         };
-        let record = Record { view, vm: None, _agent: None, doomed: false, waiting_for_end: Vec::new() };
+        let record = Record { view, guest: None, doomed: false, waiting_for_end: Vec::new() };
         self.vms.insert(id, record);
-    }
-
-    fn start_shells(&mut self) {
-        self.registry.keep_waiting(self.shells_wanted);
-        if self.starting.is_some() || self.retry_at.is_some() {
-            return;
-        }
-        let Some(id) = self.registry.next_to_start() else { return };
-        self.starting = Some(id);
-        self.work("shell", move |host| Event::ShellStarted(id, workers::start_shell(host, id)));
-    }
-
-    fn shell_started(&mut self, id: CloneId, result: Fallible<Box<dyn Shell>>) {
-        self.starting = None;
-        let is_promised = self.registry.is_promised(id);
-        self.registry.started(id, result.is_ok(), is_promised);
-        match (result, self.wanted.remove(&id)) {
-            (Ok(shell), Some(wanted)) => {
-                self.registry.take(id);
-                self.give_birth(shell, wanted);
-            }
-            (Ok(shell), None) => drop(self.shells.insert(id, shell)),
-            (Err(error), wanted) => {
-                let why = report(&error);
-                tracing::error!(%why, vm = %id, "a shell does not start");
-                self.retry_at = Some(Instant::now() + RETRY);
-                if wanted.is_some() {
-                    self.tell_creation(id, Err(why.clone()));
-                }
-                self.step(id, LifeState::Failed(why));
-            }
-        }
-    }
-
-    /// A checkpoint that nobody was made from, and that a newer one has replaced, ends.
-    fn end_old_checkpoints(&mut self) {
-        let newest = |of: CloneId| self.checkpoints.values().filter(|c| c.of == of).map(|c| c.id).max();
-        let used = |id: CheckpointId| {
-            let by_clone =
-                self.vms.values().any(|r| r.view.checkpoint == Some(id) && r.view.state.is_alive());
-            by_clone || self.wanted.values().any(|wanted| wanted.checkpoint.id == id)
-        };
-        let owner_lives =
-            |of: CloneId| of == CloneId::PARENT || self.vms.get(&of).is_some_and(|r| r.view.state.is_alive());
-        let stale = |c: &Checkpoint| !used(c.id) && (newest(c.of) != Some(c.id) || !owner_lives(c.of));
-        let old: Vec<_> = self.checkpoints.values().filter(|c| stale(c)).map(|c| c.id).collect();
-        for id in old {
-            let Some(checkpoint) = self.checkpoints.remove(&id) else { continue };
-            let of = checkpoint.of;
-            let needed = self.vms.get(&of).is_some_and(|r| r.view.state.is_alive())
-                || self.checkpoints.values().any(|other| other.of == of);
-            let host = Arc::clone(&self.host);
-            let end = move || {
-                checkpoint.end();
-                if !needed {
-                    host.remove_files(of);
-                }
-            };
-            if let Err(error) = std::thread::Builder::new().name("thaw".into()).spawn(end) {
-                tracing::error!(%error, "an old checkpoint goes on to cost write faults");
-            }
-        }
     }
 
     fn publish(&mut self) {
@@ -658,8 +502,9 @@ impl Owner {
             parent,
             clones: clones.map(|(_, record)| record.view.clone()).collect(),
             checkpoints: self.checkpoints.values().map(|c| c.to_view()).collect(),
-            pauses: self.pauses.clone(),
-            forks: self.forks.clone(),
+            pauses: self.history.pauses(),
+            forks: self.history.forks(),
+            forks_total: self.history.forks_total(),
             memserver: self.memserver.clone(),
         };
         self.publish.send_replace(Arc::new(view));
@@ -687,38 +532,4 @@ impl Owner {
             Err(error) => tracing::error!(%error, name, "no thread for a worker"),
         }
     }
-
-    /// Ends everything. Workers under way are awaited, so that none starts a process afterwards; their
-    /// VMs are ended first, so that none waits for a guest.
-    fn shut_down(mut self, ledger: Ledger) -> Fallible<()> {
-        self.checkpoints
-            .values()
-            .map(|checkpoint| &checkpoint.memtap)
-            .chain(&self.memserver)
-            .for_each(|s| s.close());
-        self.shells.clear();
-        self.vms.clear();
-        let until = Instant::now() + SHUT_DOWN_LIMIT;
-        while self.workers > 0 && Instant::now() < until {
-            ledger.end_processes()?;
-            if let Ok(event) = self.inbox.recv_timeout(Duration::from_millis(20)) {
-                self.workers -= usize::from(event.ends_worker());
-            }
-        }
-        self.checkpoints.clear();
-        self.memserver = None;
-        ledger.close(&self.host.name).map_err(EngineError::from)
-    }
-}
-
-/// An error with its causes, on one line.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

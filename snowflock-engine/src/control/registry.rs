@@ -88,6 +88,17 @@ impl Registry {
         self.promised.remove(&id);
     }
 
+    /// Withdraws the order of a shell, or takes one that waits. False if it is `starting`, or in use: there
+    /// is nothing to withdraw then.
+    pub(super) fn forget(&mut self, id: CloneId, starting: Option<CloneId>) -> bool {
+        self.take(id);
+        let ordered = starting != Some(id) && self.to_start.contains(&id);
+        if ordered {
+            self.to_start.retain(|other| *other != id);
+        }
+        ordered
+    }
+
     /// Whether a ticket that is still open promises this clone.
     pub(super) fn is_promised(&self, id: CloneId) -> bool {
         self.open.values().flatten().any(|other| *other == id)
@@ -158,6 +169,18 @@ mod tests {
         registry.started(CloneId(4), true, false);
         registry.keep_waiting(2);
         assert_eq!(registry.next_to_start(), Some(CloneId(5)));
+    }
+
+    #[test]
+    fn an_order_is_withdrawn_unless_its_shell_is_starting() {
+        let mut registry = Registry::default();
+        registry.request(2, ROOM).unwrap();
+        let starting = registry.next_to_start();
+        assert!(!registry.forget(CloneId(1), starting));
+        assert!(registry.forget(CloneId(2), starting));
+        registry.started(CloneId(1), true, true);
+        assert_eq!(registry.next_to_start(), None);
+        assert!(!registry.forget(CloneId(1), None), "it has started");
     }
 
     #[test]

@@ -25,10 +25,12 @@ pub struct View {
     pub clones: Vec<VmView>,
     /// The checkpoints that live.
     pub checkpoints: Vec<CheckpointView>,
-    /// What every pause so far was made of.
+    /// What the last pauses were made of, oldest first.
     pub pauses: Vec<PauseTimes>,
-    /// Phases of every fork so far.
+    /// Phases of the last forks, oldest first.
     pub forks: Vec<ForkTimes>,
+    /// Forks so far, those included that [`View::forks`] has no more.
+    pub forks_total: u64,
     /// The memserver of the parent, for the counters.
     pub memserver: Option<Arc<MemoryServer>>,
 }

@@ -112,6 +112,14 @@ async fn a_full_disk_is_named_with_the_file_that_has_no_room() {
 }
 
 #[tokio::test]
+async fn a_host_that_gives_no_userfaultfd_is_refused_with_the_remedy() {
+    let mut site = TierSite::new("nouffd");
+    site.config.accelerator = "tcg";
+    let ended = site.up_through(&["setpriv", "--bounding-set=-sys_ptrace"]).ends().await;
+    ended.assert_complaint(&["guests cannot be forked on this host", "userfaultfd", "CAP_SYS_PTRACE"]);
+}
+
+#[tokio::test]
 async fn a_qemu_that_is_not_there_is_named() {
     let mut site = TierSite::new("noqemu");
     site.config.qemu = Some("/nowhere/qemu-system-x86_64".into());

@@ -13,24 +13,17 @@
 //! Pure: from what was recorded to text. Colours follow the reader's light or
 //! dark scheme; nothing is loaded from elsewhere.
 
-mod axis;
 mod panels;
-mod style;
-mod svg;
 
 use super::player::Played;
 use super::schedule::Plan;
 use super::summary::Summary;
 use super::trace::TraceTime;
 use super::view::duration;
-use axis::{Axis, time_step};
-use svg::{Node, label, line, rect};
+use crate::picture::{LEFT, Node, RIGHT, STYLE, WIDTH, label, line, rect, time_step};
 
-/// Size of the picture and of the room around its panels, pixels.
-const WIDTH: f64 = 1200.0;
+/// Height of the picture, pixels.
 const HEIGHT: f64 = 900.0;
-const LEFT: f64 = 84.0;
-const RIGHT: f64 = 32.0;
 /// Where the panels start and how high they are.
 const LOAD: (f64, f64) = (178.0, 150.0);
 const BACKENDS: (f64, f64) = (392.0, 110.0);
@@ -55,7 +48,7 @@ pub fn draw(plan: &Plan, played: &Played, summary: &Summary) -> String {
     nodes.push(panels::latency(&time, played));
     nodes.push(clock(&time));
     let label = format!("Time line of a load replay: {}", played_what(plan, summary));
-    Node::document(WIDTH, HEIGHT, &label, style::STYLE, nodes)
+    Node::document(WIDTH, HEIGHT, &label, STYLE, nodes)
 }
 
 /// The time axis that all panels share.
@@ -75,68 +68,6 @@ impl Time {
     /// Seconds to pixels, kept inside the panels.
     fn x(&self, seconds: f64) -> f64 {
         LEFT + (seconds / self.span).clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
-    }
-}
-
-/// A panel: where it is and how values map to it.
-struct Panel {
-    top: f64,
-    height: f64,
-    axis: Axis,
-}
-
-impl Panel {
-    fn new((top, height): (f64, f64), axis: Axis) -> Self {
-        Self { top, height, axis }
-    }
-
-    fn bottom(&self) -> f64 {
-        self.top + self.height
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        self.bottom() - self.axis.share(value) * self.height
-    }
-
-    /// Name, legend, lines and labels of the value axis.
-    fn frame(&self, name: &str, legend: &[(&str, &str)], value: impl Fn(f64) -> String) -> Node {
-        let end = WIDTH - RIGHT;
-        let faint = self
-            .axis
-            .between()
-            .into_iter()
-            .map(|tick| line("faint", (LEFT, self.y(tick)), (end, self.y(tick))));
-        let ticks = self.axis.ticks.iter().flat_map(|tick| {
-            let y = self.y(*tick);
-            [line("grid", (LEFT, y), (end, y)), label("value", LEFT - 10.0, y + 4.0, &value(*tick))]
-        });
-        let frame = Node::group("frame").children(faint).children(ticks);
-        frame.child(label("name", LEFT, self.top - 12.0, name)).children(legend_of(self.top - 12.0, legend))
-    }
-}
-
-/// Swatches and words, right-aligned above a panel.
-fn legend_of(y: f64, entries: &[(&str, &str)]) -> Vec<Node> {
-    let mut right = WIDTH - RIGHT;
-    let mut nodes = Vec::new();
-    for (class, words) in entries.iter().rev() {
-        // Text is at most 7 pixels a character at this size.
-        let start = right - 7.0 * words.chars().count() as f64;
-        nodes.push(label("key", right, y, words));
-        nodes.push(swatch(class, start - 16.0, y - 4.0));
-        right = start - 38.0;
-    }
-    nodes
-}
-
-/// A small picture of what the class looks like in its panel, 18 pixels wide.
-fn swatch(class: &str, x: f64, middle: f64) -> Node {
-    match class {
-        "grow" => panels::triangle(class, x + 4.0, middle, true),
-        "shrink" => panels::triangle(class, x + 4.0, middle, false),
-        "birth" => Node::new("circle").class(class).num("cx", x + 4.0).num("cy", middle).num("r", 4.0),
-        "offered" | "ready" | "failed" => rect(class, x - 8.0, middle - 5.0, 18.0, 9.0),
-        _ => line(class, (x - 8.0, middle), (x + 10.0, middle)),
     }
 }
 

@@ -5,9 +5,8 @@ use super::super::recorder::Second;
 use super::super::summary::Summary;
 use super::super::view::duration;
 use super::super::watch::{Birth, Mark};
-use super::axis::Axis;
-use super::svg::{Node, area, label, line, path, rect};
-use super::{BACKENDS, BIRTHS, DECISIONS, LATENCY, LEFT, LOAD, Panel, RIGHT, Time, WIDTH};
+use super::{BACKENDS, BIRTHS, DECISIONS, LATENCY, LOAD, Time};
+use crate::picture::{Axis, LEFT, Node, Panel, RIGHT, WIDTH, area, label, line, path, rect, steps, triangle};
 
 /// Seconds are put together so that a curve has at most this many points.
 const MAX_POINTS: usize = 300;
@@ -99,22 +98,6 @@ pub(super) fn backends(time: &Time, played: &Played) -> Node {
         .child(path("desired", &desired))
 }
 
-/// The corners of a step curve; the last value holds until `end`.
-fn steps(values: &[(f64, u32)], end: f64) -> Vec<(f64, f64)> {
-    let mut corners: Vec<(f64, f64)> = Vec::new();
-    let mut last = None;
-    for (at, value) in values {
-        let value = f64::from(*value);
-        if last != Some(value) {
-            corners.extend(last.map(|before| (*at, before)));
-            corners.push((*at, value));
-            last = Some(value);
-        }
-    }
-    corners.extend(last.map(|value| (end, value)));
-    corners
-}
-
 /// One mark per decision: up for grow, down for shrink, a faint line for hold.
 pub(super) fn decisions(time: &Time, played: &Played) -> Node {
     let (top, height) = DECISIONS;
@@ -138,13 +121,6 @@ pub(super) fn decisions(time: &Time, played: &Played) -> Node {
     let name = label("axis", LEFT - 10.0, middle + 4.0, "decisions");
     let base = line("grid", (LEFT, middle), (WIDTH - RIGHT, middle));
     Node::group("decisions").child(name).child(base).children(marks)
-}
-
-/// A triangle around a middle, pointing up or down.
-pub(super) fn triangle(class: &str, x: f64, middle: f64, up: bool) -> Node {
-    let (tip, foot) = if up { (middle - 7.0, middle + 4.0) } else { (middle + 7.0, middle - 4.0) };
-    let points = format!("{x:.1},{tip:.1} {:.1},{foot:.1} {:.1},{foot:.1}", x - 6.0, x + 6.0);
-    Node::new("polygon").class(class).attr("points", &points)
 }
 
 fn reason(mark: &Mark) -> String {

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::EngineError;
-use super::super::birth::agent_of;
+use super::super::birth::{Guest, agent_of};
 use super::super::checkpoint::Checkpoint;
 use super::super::host::{Host, console_tail};
 use super::super::memory_server::MemoryServer;
-use crate::agent::Agent;
-use crate::hypervisor::{Shell, Vm};
+use crate::hypervisor::Shell;
 use crate::network::identity::CloneId;
+use crate::wire::HookEvent;
 
-/// A parent with its identity, its line, and who keeps its memory.
+/// A parent with its identity, and who keeps its memory.
 pub(in crate::control) struct Parent {
-    pub(super) vm: Box<dyn Vm>,
-    pub(super) agent: Agent,
+    pub(super) guest: Guest,
     pub(super) memserver: Arc<MemoryServer>,
 }
 
@@ -42,7 +41,7 @@ fn start_parent(host: &Host, until: Instant) -> Result<Parent, EngineError> {
     let program = host.programs.memserver.clone();
     let memserver = MemoryServer::start(program, host.folder.clone(), None)?;
     memserver.add_guest(CloneId::PARENT, vm.memory())?;
-    Ok(Parent { vm, agent, memserver })
+    Ok(Parent { guest: Guest { vm, agent }, memserver })
 }
 
 /// Starts a hollow shell.
@@ -54,28 +53,38 @@ pub(super) fn start_shell(host: &Host, id: CloneId) -> Result<Box<dyn Shell>, En
     shell
 }
 
-/// Ends a VM and removes what it has left. What clones of it still miss is fetched before, and disk
-/// layers stay for as long as a checkpoint needs them.
+/// Ends a VM and removes what it has left. With a limit, its hooks run before. What clones of it still miss
+/// is fetched before, and disk layers stay for as long as a checkpoint needs them.
 pub(super) fn end(
     host: &Host,
     id: CloneId,
-    vm: Option<Box<dyn Vm>>,
+    guest: Option<Guest>,
+    hook_limit: Option<Duration>,
     server: Option<Arc<MemoryServer>>,
     own_checkpoints: &[Arc<Checkpoint>],
 ) {
-    if id != CloneId::PARENT && vm.is_some() {
-        for checkpoint in own_checkpoints {
-            if let Err(error) = checkpoint.memtap.complete() {
-                tracing::warn!(%error, vm = %id, "clones of this clone may miss pages");
-            }
+    if let Some(mut guest) = guest {
+        if let Some(limit) = hook_limit {
+            guest.run_hooks(HookEvent::BeforeExit, limit);
+        }
+        if id != CloneId::PARENT {
+            complete(id, own_checkpoints);
         }
     }
-    drop(vm);
     if let Some(server) = server {
         server.remove_guest(id);
     }
     host.leave_network(id);
     if own_checkpoints.is_empty() {
         host.remove_files(id);
+    }
+}
+
+/// Fetches what clones of a clone that ends still miss.
+fn complete(id: CloneId, own_checkpoints: &[Arc<Checkpoint>]) {
+    for checkpoint in own_checkpoints {
+        if let Err(error) = checkpoint.memtap.complete() {
+            tracing::warn!(%error, vm = %id, "clones of this clone may miss pages");
+        }
     }
 }

@@ -66,6 +66,7 @@ fn answer(machine: &Machine, message: HostMessage, born: Instant) -> std::io::Re
             GuestMessage::Pong { request, clone_id: id }
         }
         HostMessage::RunHooks { request, event, .. } => {
+            machine.note_hooks(event.name())?;
             GuestMessage::HooksDone { request, event, ran: 0, failed: 0, first_failed: Name::cut("") }
         }
         HostMessage::AskReport(request) => {

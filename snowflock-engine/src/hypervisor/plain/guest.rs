@@ -8,7 +8,7 @@
 //! for pages can still be helped.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use super::protocol::{
     AGENT_FD, Answer, CONTROL_FD, Control, Order, RAM_FD, Registers, SHIM_SOCKET, VCPU_SOCKET, Verdict, hear,
     say,
 };
-use super::{agent, content};
+use super::{HOOKS_FILE, agent, content};
 use crate::memory::{PAGE_BYTES, PageIndex};
 use crate::shim_protocol::{Reply, Request};
 use crate::sys::fdpass::{Channel, Listener, Message};
@@ -271,6 +271,14 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Hooks would run now.
+    pub(super) fn note_hooks(&self, event: &str) -> io::Result<()> {
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let file = self.folder.with_file_name(HOOKS_FILE);
+        let mut file = File::options().create(true).append(true).open(file)?;
+        file.write_all(format!("{name} {event}\n").as_bytes())
     }
 
     /// The page that the agent keeps its identity in: the last one.

@@ -30,6 +30,9 @@ pub use vcpu::Vcpu;
 
 use vm::Start;
 
+/// File beside the folders of the VMs: a line for each run of hooks, folder of the VM and event.
+pub const HOOKS_FILE: &str = "hooks";
+
 /// The driver.
 #[derive(Debug, Clone)]
 pub struct Plain {

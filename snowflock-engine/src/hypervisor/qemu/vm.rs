@@ -13,13 +13,11 @@ use super::instance::{COMMAND_LIMIT, Instance};
 use super::qmp::QmpError;
 use super::{Qemu, disk};
 use crate::descriptor::DiskLayer;
+use crate::descriptor::limits::MAX_DEVICE_STATE;
 use crate::hypervisor::{BootImage, FrozenDisk, HypervisorError, MemoryAccess, Place, Vm};
 use crate::network::Port;
 use crate::network::identity::CloneId;
 use crate::sys::process::ProcessIdentity;
-
-/// Device state of a machine with few devices has some 300 KiB; whatever is longer holds guest memory.
-const MAX_DEVICE_STATE: u64 = 16 << 20;
 
 /// A VM.
 #[derive(Debug)]
@@ -84,14 +82,14 @@ impl QemuVm {
         drop(theirs);
         let reader = std::thread::Builder::new().name("descriptor".into()).spawn(move || {
             let mut state = Vec::with_capacity(512 << 10);
-            ours.take(MAX_DEVICE_STATE + 1).read_to_end(&mut state).map(|_| state)
+            ours.take(MAX_DEVICE_STATE as u64 + 1).read_to_end(&mut state).map(|_| state)
         })?;
         self.instance.qmp.execute("migrate", json!({ "uri": "fd:state" }), COMMAND_LIMIT)?;
         let ended = |data: &Value| data["status"] == "completed" || data["status"] == "failed";
         let event = self.instance.qmp.wait_event("MIGRATION", COMMAND_LIMIT, ended)?;
         let state = reader.join().map_err(|_| QmpError::Refused("reader of the state ended".into()))??;
         match (&event["data"]["status"], state.len() as u64) {
-            (_, len) if len > MAX_DEVICE_STATE => {
+            (_, len) if len > MAX_DEVICE_STATE as u64 => {
                 Err(QmpError::Refused(format!("state of over {MAX_DEVICE_STATE} bytes")))
             }
             (status, _) if status == "completed" => Ok(state),

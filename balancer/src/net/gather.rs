@@ -1,29 +1,39 @@
-//! A TCP stream that sends a small message in one piece.
+//! A stream that sends a small message in one piece.
 //!
 //! hyper hands over head and body as separate slices. Copying a kilobyte costs less than
-//! what `writev` costs over `send`; large bodies are still written from where they are.
+//! what `writev` costs over `send`, and over TLS each slice would be a record of its own;
+//! large bodies are still written from where they are.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::stream::{Raw, Stream};
 
 /// Messages up to this many bytes are copied together.
 const MAX_COPIED: usize = 4096;
 
-/// A TCP stream that gathers small writes.
-pub(crate) struct Gathered(TcpStream);
+/// A stream that gathers small writes.
+pub(crate) struct Gathered(Stream);
 
 impl Gathered {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self(stream)
     }
 
-    /// Writes at once what the socket takes.
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+    /// The socket underneath.
+    pub(crate) fn raw(&self) -> &Raw {
+        self.0.raw()
+    }
+
+    /// Writes at once what the stream takes.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) {
+        let mut cx = Context::from_waker(Waker::noop());
+        // Whoever is told may be gone; there is nobody else to tell.
+        let _ = Pin::new(&mut self.0).poll_write(&mut cx, bytes);
+        let _ = Pin::new(&mut self.0).poll_flush(&mut cx);
     }
 }
 
@@ -78,9 +88,8 @@ impl AsyncWrite for Gathered {
     }
 
     #[inline]
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP socket has nothing to flush.
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,17 +2,17 @@
 
 /// A value axis of one panel.
 #[derive(Debug, Clone)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     from: f64,
     to: f64,
     log: bool,
     /// Where labels and lines go.
-    pub(super) ticks: Vec<f64>,
+    pub(crate) ticks: Vec<f64>,
 }
 
 impl Axis {
     /// From zero to a round number at or above `top`, with about `wanted` ticks.
-    pub(super) fn linear(top: f64, wanted: f64) -> Self {
+    pub(crate) fn linear(top: f64, wanted: f64) -> Self {
         let step = round_step(top.max(f64::MIN_POSITIVE), wanted);
         let count = (top / step - 1e-9).ceil().max(1.0) as u32;
         let ticks = (0..=count).map(|k| f64::from(k) * step).collect();
@@ -20,7 +20,7 @@ impl Axis {
     }
 
     /// Whole numbers from zero, with a little room above the top.
-    pub(super) fn count(top: u32) -> Self {
+    pub(crate) fn count(top: u32) -> Self {
         let step = round_step(f64::from(top).max(1.0), 4.0).max(1.0).ceil();
         let count = (f64::from(top) / step).ceil().max(1.0) as u32;
         let ticks = (0..=count).map(|k| f64::from(k) * step).collect();
@@ -28,7 +28,7 @@ impl Axis {
     }
 
     /// Decades that hold all values, at least two.
-    pub(super) fn decades(low: f64, high: f64) -> Self {
+    pub(crate) fn decades(low: f64, high: f64) -> Self {
         let first = low.max(1e-3).log10().floor() as i32;
         let last = (high.max(1e-3).log10() - 1e-9).ceil() as i32;
         let last = last.max(first + 2);
@@ -37,13 +37,13 @@ impl Axis {
     }
 
     /// Twice and five times each decade, for faint lines.
-    pub(super) fn between(&self) -> Vec<f64> {
+    pub(crate) fn between(&self) -> Vec<f64> {
         let inner = |tick: &f64| [2.0 * tick, 5.0 * tick];
         self.ticks.iter().flat_map(inner).filter(|value| self.log && *value < self.to).collect()
     }
 
     /// Where a value is: 0 at the bottom, 1 at the top; kept inside.
-    pub(super) fn share(&self, value: f64) -> f64 {
+    pub(crate) fn share(&self, value: f64) -> f64 {
         let share = if self.log {
             (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
         } else {
@@ -54,7 +54,7 @@ impl Axis {
 }
 
 /// 1, 2 or 5 times a power of ten, so that `span` takes about `wanted` steps.
-pub(super) fn round_step(span: f64, wanted: f64) -> f64 {
+pub(crate) fn round_step(span: f64, wanted: f64) -> f64 {
     let raw = span / wanted;
     let power = 10_f64.powf(raw.log10().floor());
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= raw * 0.999);
@@ -62,7 +62,7 @@ pub(super) fn round_step(span: f64, wanted: f64) -> f64 {
 }
 
 /// Steps of a time axis in seconds: 1, 2, 5, 10, 15, 30 s, then minutes, then hours.
-pub(super) fn time_step(span: f64, wanted: f64) -> f64 {
+pub(crate) fn time_step(span: f64, wanted: f64) -> f64 {
     const STEPS: [f64; 16] = [
         1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0,
         10_800.0, 21_600.0,

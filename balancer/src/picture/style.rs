@@ -2,7 +2,7 @@
 
 /// The style sheet. Every colour is set twice; renderers that know no media
 /// queries show the light one.
-pub(super) const STYLE: &str = "
+pub(crate) const STYLE: &str = "
 text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;font-size:12px;fill:#57606a}
 .title{font-size:21px;font-weight:600;fill:#1f2328}
 .subtitle{font-size:13px}

@@ -4,52 +4,52 @@ use std::fmt::Write;
 
 /// An element, built from the outside in.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     tag: &'static str,
     attributes: String,
     body: String,
 }
 
 impl Node {
-    pub(super) fn new(tag: &'static str) -> Self {
+    pub(crate) fn new(tag: &'static str) -> Self {
         Self { tag, attributes: String::new(), body: String::new() }
     }
 
     /// A group.
-    pub(super) fn group(class: &str) -> Self {
+    pub(crate) fn group(class: &str) -> Self {
         Self::new("g").attr("class", class)
     }
 
-    pub(super) fn attr(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn attr(mut self, name: &str, value: &str) -> Self {
         let _ = write!(self.attributes, " {name}=\"{}\"", escaped(value));
         self
     }
 
-    pub(super) fn num(self, name: &str, value: f64) -> Self {
+    pub(crate) fn num(self, name: &str, value: f64) -> Self {
         self.attr(name, &number(value))
     }
 
-    pub(super) fn class(self, class: &str) -> Self {
+    pub(crate) fn class(self, class: &str) -> Self {
         self.attr("class", class)
     }
 
     /// Text content; may follow children.
-    pub(super) fn text(mut self, text: &str) -> Self {
+    pub(crate) fn text(mut self, text: &str) -> Self {
         self.body.push_str(&escaped(text));
         self
     }
 
     /// A tooltip.
-    pub(super) fn title(self, text: &str) -> Self {
+    pub(crate) fn title(self, text: &str) -> Self {
         self.child(Self::new("title").text(text))
     }
 
-    pub(super) fn child(mut self, child: Self) -> Self {
+    pub(crate) fn child(mut self, child: Self) -> Self {
         child.write(&mut self.body);
         self
     }
 
-    pub(super) fn children(self, children: impl IntoIterator<Item = Self>) -> Self {
+    pub(crate) fn children(self, children: impl IntoIterator<Item = Self>) -> Self {
         children.into_iter().fold(self, Self::child)
     }
 
@@ -63,7 +63,7 @@ impl Node {
     }
 
     /// The whole picture; `style` is trusted.
-    pub(super) fn document(width: f64, height: f64, label: &str, style: &str, children: Vec<Self>) -> String {
+    pub(crate) fn document(width: f64, height: f64, label: &str, style: &str, children: Vec<Self>) -> String {
         let root = Self::new("svg")
             .attr("xmlns", "http://www.w3.org/2000/svg")
             .attr("viewBox", &format!("0 0 {} {}", number(width), number(height)))
@@ -79,26 +79,26 @@ impl Node {
     }
 }
 
-pub(super) fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> Node {
+pub(crate) fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> Node {
     Node::new("line").class(class).num("x1", from.0).num("y1", from.1).num("x2", to.0).num("y2", to.1)
 }
 
-pub(super) fn rect(class: &str, x: f64, y: f64, width: f64, height: f64) -> Node {
+pub(crate) fn rect(class: &str, x: f64, y: f64, width: f64, height: f64) -> Node {
     Node::new("rect").class(class).num("x", x).num("y", y).num("width", width).num("height", height)
 }
 
 /// Text; the class decides alignment and size.
-pub(super) fn label(class: &str, x: f64, y: f64, text: &str) -> Node {
+pub(crate) fn label(class: &str, x: f64, y: f64, text: &str) -> Node {
     Node::new("text").class(class).num("x", x).num("y", y).text(text)
 }
 
 /// A path through points.
-pub(super) fn path(class: &str, points: &[(f64, f64)]) -> Node {
+pub(crate) fn path(class: &str, points: &[(f64, f64)]) -> Node {
     Node::new("path").class(class).attr("d", &moves(points))
 }
 
 /// A filled shape between a line and a horizontal base.
-pub(super) fn area(class: &str, points: &[(f64, f64)], base: f64) -> Node {
+pub(crate) fn area(class: &str, points: &[(f64, f64)], base: f64) -> Node {
     let ends = points.first().zip(points.last());
     let outline = ends.map_or_else(String::new, |(first, last)| {
         let foot = [(last.0, base), (first.0, base)];

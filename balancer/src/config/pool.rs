@@ -1,0 +1,126 @@
+//! A pool of backends: the one at the top of the file, and those under `pools`.
+
+use std::sync::Arc;
+
+use scaler::yaml::{Entry, Section};
+
+use super::{Surroundings, health, limits, listen, tls};
+use crate::net::Address;
+use crate::pool::{HealthSettings, Link, PoolSettings, ProxyHeader, QueueSettings};
+use crate::server::ListenerSettings;
+use crate::tls::BackendTlsSettings;
+
+const REMEDY: &str = "give the address and port of a backend, e.g. 127.0.0.1:9001";
+
+/// A pool of backends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PoolConfig {
+    /// Backends that are always there.
+    pub backends: Vec<Address>,
+    /// Requests that one backend may serve at once; `None` for any number.
+    pub max_in_flight: Option<u32>,
+    /// How backends are probed and judged.
+    pub health: HealthSettings,
+    /// The wait for a backend.
+    pub queue: QueueSettings,
+    /// How backends are spoken with.
+    pub upstream: UpstreamConfig,
+}
+
+/// How backends are spoken with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Whether HTTP/2 is spoken.
+    pub http2: bool,
+    /// TLS.
+    pub tls: Option<BackendTlsSettings>,
+    /// The PROXY header that connections begin with.
+    pub proxy_header: Option<ProxyHeader>,
+}
+
+impl PoolConfig {
+    /// What the pool is made with.
+    pub fn settings(&self) -> PoolSettings {
+        // What was read has been checked to build.
+        let tls = self.upstream.tls.as_ref().and_then(|tls| tls.build(self.upstream.http2).ok());
+        let proxy_header = self.upstream.proxy_header;
+        let link = Arc::new(Link { http2: self.upstream.http2, tls, proxy_header });
+        let (health, queue) = (self.health.clone(), self.queue);
+        PoolSettings { health, queue, max_in_flight: self.max_in_flight, link }
+    }
+}
+
+/// Reads the keys of a pool.
+pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> PoolConfig {
+    let backends = backends(section);
+    let max_in_flight = section
+        .u32("max_in_flight", "give the requests that one backend may serve at once, e.g. 64")
+        .at_least(1)
+        .optional();
+    PoolConfig {
+        backends,
+        max_in_flight,
+        health: section.section("health", health::read),
+        queue: section.section("queue", limits::read_queue),
+        upstream: section.section("upstream", |section| upstream(section, surroundings)),
+    }
+}
+
+/// Reads the fixed backends; an empty list is complained about.
+fn backends(section: &mut Section<'_>) -> Vec<Address> {
+    let entries = section.list("backends", REMEDY).not_empty().optional().unwrap_or_default();
+    let address = |entry: Entry<'_>| {
+        let parsed = entry.string(REMEDY).try_map(|text| text.parse::<Address>());
+        parsed.check(reachable).optional()
+    };
+    entries.into_iter().filter_map(address).collect()
+}
+
+fn reachable(address: &Address) -> Result<(), String> {
+    match address.tcp() {
+        Some(tcp) if tcp.port() == 0 => Err(format!("must have a port above 0, got {address}")),
+        Some(tcp) if tcp.ip().is_unspecified() => {
+            Err(format!("must be an address to connect to, got {address}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn upstream(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> UpstreamConfig {
+    let words = [("v1", ProxyHeader::Text), ("v2", ProxyHeader::Binary)];
+    UpstreamConfig {
+        http2: section.bool("http2", "give true if the backends speak HTTP/2, e.g. for gRPC").or(false),
+        tls: section.optional_section("tls", |section| tls::read_client(section, surroundings)).flatten(),
+        proxy_header: section
+            .choice("proxy_protocol", &words, "give v1 or v2, or leave it out for no PROXY header")
+            .optional(),
+    }
+}
+
+/// Complains about backends given twice, and about Flurry forwarding to itself.
+pub(super) fn check_loops(
+    section: &Section<'_>,
+    backends: &[Address],
+    listeners: &[ListenerSettings],
+    admin: std::net::SocketAddr,
+) {
+    let admin = Address::from(admin);
+    for (index, backend) in backends.iter().enumerate() {
+        let key = format!("backends[{index}]");
+        if let Some(other) = backends[..index].iter().position(|other| other == backend) {
+            section.complain(&key, format!("{backend} is backends[{other}] already"), "remove one of them");
+        }
+        let own = listeners.iter().map(|it| &it.address).chain([&admin]).find(|own| leads_to(backend, own));
+        if let Some(own) = own {
+            section.complain(&key, format!("{backend} is Flurry itself, which listens on {own}"), REMEDY);
+        }
+    }
+}
+
+fn leads_to(backend: &Address, own: &Address) -> bool {
+    let same_host = match (backend.tcp(), own.tcp()) {
+        (Some(backend), Some(own)) => backend.ip().is_loopback() || own.ip() == backend.ip(),
+        _ => true,
+    };
+    same_host && listen::collide(own, backend)
+}

@@ -1,0 +1,188 @@
+//! `flurry bench scaler`: the policy against Knative's and against perfect foresight, and
+//! the time that decisions take, each beside its goal.
+//!
+//! The load is a recorded day, and ten times the load within a second. Both at the policy
+//! of the demo with room to grow: a backend serves four requests at once, 20 ms each.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use scaler::simulate::{
+    Capacity, LoadPoint, Rival, SimParams, SimReport, Trace, simulate, simulate_rival_at,
+};
+use scaler::yaml::Complaints;
+use scaler::{Action, BackendView, Phase, Policy, PoolView, Sample, Scaler, choose_victims};
+
+use crate::tier::bench::Measurement;
+
+/// From asking for a clone to its first answer; see `tests/bench fork`.
+const CLONE_TIME: Duration = Duration::from_millis(250);
+const COLD_START: Duration = Duration::from_secs(10);
+/// Tiers that decide in one round, and the clones of each.
+const POLICIES: usize = 100;
+const CLONES_EACH: u32 = 100;
+/// Rounds that are timed; the median counts.
+const ROUNDS: usize = 401;
+const TICK: Duration = Duration::from_millis(250);
+
+/// Simulates and times.
+///
+/// # Errors
+/// The trace holds loads that cannot be simulated.
+pub(super) fn bench(day: &Trace) -> Result<Vec<Measurement>, Complaints> {
+    let began = Instant::now();
+    let recorded = simulate(&policy(), day, &params())?;
+    let took = began.elapsed().as_secs_f64() * 86_400.0 / recorded.seconds;
+    let step = step()?;
+    let leap = simulate(&policy(), &step, &params())?;
+    Ok(vec![
+        against_kpa("recorded day", &recorded, day)?,
+        against_kpa("x10 in 1 s", &leap, &step)?,
+        Measurement::lower("SLO violation, x10 in 1 s", leap.slo_violation_seconds, "s"),
+        Measurement::lower("clone-hours, recorded day", recorded.clone_hours / recorded.foresight_hours, "x")
+            .goals(1.3, 1.1)
+            .against("perfect foresight"),
+        Measurement::lower("reversals within 5 min, recorded day", recorded.reversals.into(), "count")
+            .goals(0.0, 0.0),
+        Measurement::lower("decisions, 100 policies over 10,000 clones", round(), "ms").goals(1.0, 0.1),
+        Measurement::lower("decision and victims, one tier of 10,000 clones", large(), "ms"),
+        Measurement::lower("simulating a day", took, "s").goals(1.0, 0.5),
+    ])
+}
+
+fn policy() -> Policy {
+    let mut policy = Policy { max: 60, surge: 60, ..Policy::defaults_for(CLONE_TIME) };
+    policy.targets.concurrency = Some(3.0);
+    policy
+}
+
+fn params() -> SimParams {
+    SimParams {
+        clone_time: CLONE_TIME,
+        cold_start: COLD_START,
+        capacity: Capacity { slots: 4, service_time: Duration::from_millis(20) },
+        objective: Duration::from_millis(100),
+        step: TICK,
+        timeline_every: None,
+    }
+}
+
+/// Ten times the load within a second, and back after ten minutes.
+fn step() -> Result<Trace, Complaints> {
+    let point = |millis: u64, requests_per_second| LoadPoint {
+        at: Duration::from_millis(millis),
+        requests_per_second,
+    };
+    let mut points = vec![point(0, 150.0)];
+    points.extend((1..=4).map(|k| point(600_000 + k * 250, 150.0 * (1.0 + 9.0 * k as f64 / 4.0))));
+    points.push(point(1_200_000, 150.0));
+    Trace::new(points, Duration::from_secs(2400))
+}
+
+/// Time over the objective as a share of that of Knative's autoscaler at the same cost.
+fn against_kpa(load: &str, ours: &SimReport, trace: &Trace) -> Result<Measurement, Complaints> {
+    let kpa = simulate_rival_at(ours.clone_hours, &Rival::KPA, &policy(), trace, &params())?;
+    let (violated, theirs) = (ours.slo_violation_seconds, kpa.slo_violation_seconds);
+    // Where theirs is next to nothing, ours counts as it is.
+    let share = violated / theirs.max(1.0);
+    let figure = Measurement::lower(format!("SLO-violation time, {load}"), share, "x").goals(0.2, 0.0);
+    Ok(figure.against(format!("KPA, cold start of 10 s: {violated} s / {theirs} s")))
+}
+
+/// Milliseconds of one round: every tier observes, decides, and chooses its victims.
+fn round() -> f64 {
+    let mut tiers: Vec<Scaler> = (0..POLICIES).filter_map(|_| watched(CLONES_EACH)).collect();
+    let backends = backends(CLONES_EACH);
+    let mut spent: Vec<Duration> = (0..ROUNDS)
+        .map(|round| {
+            let now = Duration::from_secs(30) + TICK * round as u32;
+            let began = Instant::now();
+            for scaler in &mut tiers {
+                decide(scaler, &backends, now);
+            }
+            began.elapsed()
+        })
+        .collect();
+    spent.sort_unstable();
+    spent[ROUNDS / 2].as_secs_f64() * 1e3
+}
+
+/// Milliseconds for one tier with all the clones.
+fn large() -> f64 {
+    let clones = CLONES_EACH * POLICIES as u32;
+    let (Some(mut scaler), backends) = (watched(clones), backends(clones)) else { return f64::NAN };
+    let mut spent: Vec<Duration> = (0..ROUNDS)
+        .map(|round| {
+            let began = Instant::now();
+            decide(&mut scaler, &backends, Duration::from_secs(30) + TICK * round as u32);
+            began.elapsed()
+        })
+        .collect();
+    spent.sort_unstable();
+    spent[ROUNDS / 2].as_secs_f64() * 1e3
+}
+
+/// A scaler with three targets and half a minute of load.
+fn watched(clones: u32) -> Option<Scaler> {
+    let mut policy = Policy { max: clones, ..policy() };
+    policy.targets.requests_per_second = Some(200.0);
+    policy.targets.p95_latency = Some(Duration::from_millis(100));
+    let mut scaler = Scaler::new(policy).ok()?;
+    for tick in 0..120 {
+        scaler.observe(&sample(clones), TICK * tick);
+    }
+    Some(scaler)
+}
+
+fn sample(clones: u32) -> Sample {
+    let busy = f64::from(clones) * 2.5;
+    Sample {
+        in_flight: Some(busy),
+        queued: Some(0.0),
+        requests_per_second: Some(busy * 50.0),
+        p95_seconds: Some(0.03),
+        service_seconds: Some(0.02),
+        ..Sample::default()
+    }
+}
+
+fn backends(clones: u32) -> Vec<BackendView<u32>> {
+    let backend = |id: u32| BackendView {
+        id,
+        phase: Phase::Ready,
+        stays: id == 0,
+        in_flight: (id % 7).into(),
+        joined: Duration::from_secs(id.into()),
+    };
+    (0..clones).map(backend).collect()
+}
+
+fn decide(scaler: &mut Scaler, backends: &[BackendView<u32>], now: Duration) {
+    scaler.observe(&sample(backends.len() as u32), now);
+    let ready = backends.iter().filter(|backend| backend.phase == Phase::Ready).count() as u32;
+    let decision = scaler.decide(&PoolView { ready, ..PoolView::default() }, now);
+    let leaving = match decision.action {
+        Action::Shrink { by } => by,
+        // Choosing costs the same whatever is decided.
+        Action::Grow { .. } | Action::Hold => ready / 10,
+    };
+    black_box(choose_victims(backends, leaving, 1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_goal_of_the_simulated_loads_is_met_or_nearly() {
+        let day = include_str!("../../../deploy/traces/wc98-0630.csv");
+        let figures = bench(&Trace::parse_csv(day).unwrap()).unwrap();
+        // Times depend on the machine; what is simulated does not.
+        let simulated = figures.iter().filter(|figure| !["ms", "s"].contains(&figure.unit));
+        let simulated: Vec<_> = simulated.filter(|figure| figure.must.is_some()).collect();
+        assert_eq!(simulated.len(), 4);
+        for figure in simulated {
+            assert!(Some(figure.value) <= figure.must, "{figure:?}");
+        }
+    }
+}

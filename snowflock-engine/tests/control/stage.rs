@@ -1,0 +1,164 @@
+//! An engine on plain VMs whose shells start only when the test says so.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use snowflock_engine::control::{Engine, EngineSpec, LifeState, Programs, Ticket, TicketAnswer, View};
+use snowflock_engine::descriptor::Driver;
+use snowflock_engine::hypervisor::plain::{HOOKS_FILE, Plain};
+use snowflock_engine::hypervisor::qemu::{Accelerator, Choice, Wish};
+use snowflock_engine::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine, Place, Shell, Vm};
+use snowflock_engine::network::identity::CloneId;
+use snowflock_engine::sys::process::owned_by;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// An engine with a running parent.
+pub(crate) struct Stage {
+    pub(crate) engine: Engine,
+    folder: PathBuf,
+    let_start: Sender<bool>,
+}
+
+/// Plain VMs; a shell waits for leave to start, or is told not to.
+struct Gated {
+    plain: Plain,
+    leave: Mutex<Receiver<bool>>,
+}
+
+impl Hypervisor for Gated {
+    fn boot(&self, place: Place, image: &BootImage) -> Result<Box<dyn Vm>, HypervisorError> {
+        self.plain.boot(place, image)
+    }
+
+    fn shell(&self, place: Place) -> Result<Box<dyn Shell>, HypervisorError> {
+        match self.leave.lock().unwrap().recv_timeout(LONG) {
+            Ok(true) => self.plain.shell(place),
+            _ => Err(HypervisorError::Refused {
+                vm: place.id,
+                what: "starting a shell".into(),
+                said: "the test does not want one".into(),
+            }),
+        }
+    }
+
+    fn driver(&self) -> Driver {
+        self.plain.driver()
+    }
+}
+
+impl Stage {
+    /// With a parent, and so many shells ordered, none of which has leave to start.
+    pub(crate) async fn set(word: &str, shells: u32) -> Self {
+        static STAGES: AtomicU32 = AtomicU32::new(0);
+        let (process, stage) = (std::process::id(), STAGES.fetch_add(1, Ordering::Relaxed));
+        let name = format!("c-{word}-{process}-{stage}");
+        let folder = std::env::temp_dir().join(format!("flurry-{name}"));
+        let block = format!("10.{}.{}.0/24", 32 + (process / 256 + stage * 8) % 32, process % 256);
+        let (let_start, leave) = channel();
+        let spec = EngineSpec {
+            name,
+            machine: Machine { memory_mib: 4, vcpus: 1 },
+            image: nothing(),
+            block: block.parse().unwrap(),
+            accelerator: Wish::Tcg,
+            shells,
+            max_clones: 8,
+            clone_mib: 1,
+            state_folder: folder.clone(),
+            boot_limit: LONG,
+            identity_limit: LONG,
+            hook_limit: LONG,
+            programs: programs(),
+        };
+        let engine = Engine::start_on(spec, |spec, folder| {
+            let memory_bytes = spec.machine.memory_bytes();
+            let program = env!("CARGO_BIN_EXE_flurry-plain-vm").into();
+            let plain = Plain { program, memory_bytes, folder: folder.to_owned(), user: None };
+            let choice = Choice { accelerator: Accelerator::Tcg, reason: "plain memory".into() };
+            Ok((Box::new(Gated { plain, leave: Mutex::new(leave) }), choice))
+        });
+        let engine = engine.unwrap();
+        engine.boot().await.unwrap();
+        Self { engine, folder, let_start }
+    }
+
+    /// Lets the next shell start, or makes it fail.
+    pub(crate) fn next_shell(&self, starts: bool) {
+        self.let_start.send(starts).unwrap();
+    }
+
+    pub(crate) async fn ticket(&self, clones: u32) -> Ticket {
+        match self.engine.sf_request_ticket(clones).await.unwrap() {
+            TicketAnswer::Granted(ticket) if ticket.clones.len() as u32 == clones => ticket,
+            other => panic!("asked for {clones}, got {other:?}"),
+        }
+    }
+
+    /// Waits until the view is as wanted.
+    pub(crate) async fn sees(&self, what: &str, wanted: impl FnMut(&Arc<View>) -> bool) {
+        let mut view = self.engine.view();
+        let seen = tokio::time::timeout(LONG, view.wait_for(wanted)).await;
+        assert!(matches!(seen, Ok(Ok(_))), "never: {what}; {:?}", self.engine.view().borrow());
+    }
+
+    pub(crate) fn state(&self, id: CloneId) -> LifeState {
+        self.engine.view().borrow().clone_with(id).unwrap().state.clone()
+    }
+
+    /// Whether a VM has a folder, which stands for all that it has on the host.
+    pub(crate) fn has_folder(&self, id: CloneId) -> bool {
+        self.folder.join(id.to_string()).exists()
+    }
+
+    /// Kills the process of the VM with this ID.
+    pub(crate) fn kill(&self, id: CloneId) {
+        let folder = self.folder.join(id.to_string()).display().to_string();
+        let runs = |pid: u32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == folder.as_bytes())
+        };
+        let process = owned_by(&self.folder).into_iter().find(|process| runs(process.pid));
+        assert!(process.unwrap().kill(LONG));
+    }
+
+    /// The hooks that were run so far.
+    pub(crate) fn hooks(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join(HOOKS_FILE)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Ends the engine; nothing may be left.
+    pub(crate) async fn clear(self) {
+        // A shell that still waits for leave starts: it ends with the engine.
+        drop(self.let_start);
+        self.engine.shut_down().await.unwrap();
+        assert!(owned_by(&self.folder).is_empty(), "processes are left");
+        assert!(!self.folder.exists(), "the state folder is left");
+    }
+}
+
+fn programs() -> Programs {
+    let nothing = Path::new("/nonexistent");
+    Programs {
+        qemu: nothing.into(),
+        shim: nothing.into(),
+        memserver: env!("CARGO_BIN_EXE_flurry-memserver").into(),
+        memtap: env!("CARGO_BIN_EXE_flurry-memtap").into(),
+    }
+}
+
+/// Plain VMs boot from nothing.
+fn nothing() -> BootImage {
+    BootImage {
+        kernel: PathBuf::new(),
+        initrd: PathBuf::new(),
+        cmdline: String::new(),
+        disk: PathBuf::new(),
+        disk_format: String::new(),
+        disk_bytes: 0,
+    }
+}
