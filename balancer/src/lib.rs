@@ -11,6 +11,7 @@ pub mod policy;
 pub mod pool;
 mod proxy;
 pub mod replay;
+pub mod route;
 pub mod server;
 pub mod simulate;
 pub mod tier;

@@ -61,8 +61,8 @@ async fn metrics_count_what_happened() {
         "flurry_request_duration_seconds_count 8\n".to_owned(),
         "flurry_upstream_connects_total 1\n".to_owned(),
         "flurry_connections_accepted_total 2\n".to_owned(),
-        "flurry_backends{state=\"ready\"} 1\n".to_owned(),
-        format!("flurry_backend_requests_total{{backend=\"{}\"}} 7\n", backend.address),
+        "flurry_backends{pool=\"default\",state=\"ready\"} 1\n".to_owned(),
+        format!("flurry_backend_requests_total{{pool=\"default\",backend=\"{}\"}} 7\n", backend.address),
         "flurry_in_flight_requests 0\n".to_owned(),
     ] {
         assert!(page.contains(&line), "{line} in\n{page}");

@@ -17,6 +17,8 @@ pub mod control;
 #[cfg(feature = "host")]
 pub mod descriptor;
 #[cfg(feature = "host")]
+pub mod hosts;
+#[cfg(feature = "host")]
 pub mod hypervisor;
 #[cfg(feature = "host")]
 pub mod mcdist;

@@ -12,11 +12,13 @@ use snowflock_engine::mcdist::message::{
 };
 use snowflock_engine::mcdist::seal::SessionId;
 use snowflock_engine::memory::Region;
-use snowflock_engine::memory::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
+use snowflock_engine::memory::protocol::{Answer, CheckpointId, GuestId, Request};
 use snowflock_engine::shim_protocol;
 use snowflock_engine::wire::frame::MAX_FRAME;
 use snowflock_engine::wire::{GuestMessage, HookEvent, HostMessage, RequestId, Vitals};
 
+#[path = "../fuzz/decoders/control.rs"]
+mod control;
 #[path = "../fuzz/decoders/descriptor.rs"]
 mod descriptor;
 #[path = "../fuzz/decoders/mcdist.rs"]
@@ -141,14 +143,41 @@ fn no_damage_makes_the_memory_decoder_do_worse_than_refuse() {
         Request::Freeze { guest, checkpoint },
         Request::Prefetch,
     ];
-    let answers =
-        [Answer::Done, Answer::Stats(Stats::default()), Answer::Failed { why: "a \"quote\"".into() }];
+    let answers = [Answer::Done, Answer::Stats(Box::default()), Answer::Failed { why: "a \"quote\"".into() }];
     let good: Vec<_> = requests
         .iter()
         .map(|request| serde_json::to_vec(request).unwrap())
         .chain(answers.iter().map(|answer| serde_json::to_vec(answer).unwrap()))
         .collect();
     run(4, &good, memory_request::check);
+}
+
+#[test]
+fn no_damage_makes_the_control_decoder_do_worse_than_refuse() {
+    use snowflock_engine::hosts::ids::{CheckpointId, Epoch, IdRange, Session, TicketId, Unique};
+    use snowflock_engine::hosts::message::*;
+    use snowflock_engine::network::identity::CloneId;
+    let (session, clone) = (Session(3), CloneId(9));
+    let wishes = Wishes {
+        session,
+        number: 4,
+        ids: vec![IdRange { first: 1, count: 64 }],
+        checkpoints: vec![CheckpointId(2)],
+        tickets: vec![TicketWish { ticket: TicketId(5), clones: 3, create_from: Some(CheckpointId(2)) }],
+        clones: vec![CloneWish { clone, goal: CloneGoal::Ready { first_response_ms: 250 } }],
+    };
+    let hello = Hello { instance: Unique::of(7), session, epoch: Some(Epoch(1)) };
+    let request = Request { id: Unique::of(1), deadline_ms: 1000, ask: Ask::RequestTicket { clones: 4 } };
+    let made = Made { joined: vec![clone], failed: vec![(CloneId(10), "no".into())] };
+    let good = [
+        encode(&FromHost::Hello(hello)).unwrap(),
+        encode(&ToHost::Wishes(wishes)).unwrap(),
+        encode(&request).unwrap().repeat(2),
+        encode(&Reply { id: Unique::of(1), answer: Answer::Created(made) }).unwrap(),
+        serde_json::to_vec(&request).unwrap(),
+        encode_refusal("too old"),
+    ];
+    run(5, &good, control::check);
 }
 
 #[test]
@@ -174,5 +203,5 @@ fn no_damage_makes_the_page_network_decoder_do_worse_than_refuse() {
     }
     FromReceiver::Request(request).encode(&geometry, &mut good[4]);
     FromReceiver::Hello.encode(&geometry, &mut good[5]);
-    run(5, &good, mcdist::check);
+    run(6, &good, mcdist::check);
 }

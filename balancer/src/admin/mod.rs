@@ -1,5 +1,5 @@
-//! The admin listener: what Flurry tells about itself. Read only,
-//! but for orders to the scaler.
+//! The admin listener: what Flurry tells about itself, where it is told to read its
+//! configuration again, and where the scaler takes orders.
 
 mod client;
 pub(crate) mod families;
@@ -54,8 +54,8 @@ pub(crate) async fn serve(listener: TcpListener, handles: Handles) {
 
 async fn serve_one(stream: TcpStream, handles: Handles) {
     let service = service_fn(move |request| {
-        let answer = routes::answer(&request, &handles);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+        let handles = handles.clone();
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(request, handles).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

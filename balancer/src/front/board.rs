@@ -61,13 +61,13 @@ struct Notes {
     engine: Option<EngineSource>,
     orders: Option<OrderTaker>,
     scaler: ScalerStatus,
+    listen: Vec<String>,
 }
 
 /// What the status document is made of.
 pub struct Board {
     started: Instant,
     name: String,
-    listen: Vec<String>,
     notes: Mutex<Notes>,
 }
 
@@ -80,9 +80,14 @@ impl Board {
             engine: None,
             orders: None,
             scaler: ScalerStatus::default(),
+            listen: listen.iter().map(Address::to_string).collect(),
         };
-        let listen = listen.iter().map(Address::to_string).collect();
-        Self { started: now, name: name.to_owned(), listen, notes: Mutex::new(notes) }
+        Self { started: now, name: name.to_owned(), notes: Mutex::new(notes) }
+    }
+
+    /// Says where clients come in from now on.
+    pub(super) fn set_listen(&self, listen: &[Address]) {
+        self.notes().listen = listen.iter().map(Address::to_string).collect();
     }
 
     /// Time since the front door was opened; `at_seconds` of decisions counts from there.
@@ -162,7 +167,7 @@ impl Board {
             tier: TierStatus {
                 name: self.name.clone(),
                 state: notes.state.word().to_owned(),
-                listen: self.listen.clone(),
+                listen: notes.listen.clone(),
             },
             load: load_status(sample),
             scaling: ScalingStatus {

@@ -120,7 +120,7 @@ pub struct Backend {
     dialer: Arc<dyn Dial>,
     link: Arc<Link>,
     inserted: Instant,
-    max_in_flight: u32,
+    max_in_flight: AtomicU32,
     queue: Arc<Queue>,
     in_flight: AtomicU32,
     state: AtomicU8,
@@ -153,7 +153,7 @@ impl Backend {
             dialer: spec.dialer,
             link,
             inserted: now,
-            max_in_flight: max_in_flight.unwrap_or(u32::MAX),
+            max_in_flight: AtomicU32::new(max_in_flight.unwrap_or(u32::MAX)),
             queue,
             in_flight: AtomicU32::new(0),
             state: AtomicU8::new(state as u8),
@@ -234,10 +234,11 @@ impl Backend {
 
     /// Takes a place for one request, unless it is full or not ready.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Permit> {
-        if self.max_in_flight == u32::MAX {
+        let limit = self.max_in_flight.load(Relaxed);
+        if limit == u32::MAX {
             self.in_flight.fetch_add(1, SeqCst);
         } else {
-            let below = |n: u32| (n < self.max_in_flight).then_some(n + 1);
+            let below = |n: u32| (n < limit).then_some(n + 1);
             self.in_flight.fetch_update(SeqCst, Relaxed, below).ok()?;
         }
         if self.state.load(SeqCst) != State::Ready as u8 {
@@ -245,6 +246,10 @@ impl Backend {
             return None;
         }
         Some(Permit { backend: Arc::clone(self) })
+    }
+
+    pub(super) fn set_limit(&self, max_in_flight: Option<u32>) {
+        self.max_in_flight.store(max_in_flight.unwrap_or(u32::MAX), Relaxed);
     }
 
     fn give_back(&self) {

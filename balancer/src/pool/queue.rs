@@ -48,7 +48,7 @@ pub enum Refused {
 
 /// The line of waiting requests.
 pub struct Queue {
-    settings: QueueSettings,
+    settings: ArcSwap<QueueSettings>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
     line: Mutex<Line>,
@@ -69,6 +69,7 @@ struct Waiter {
 impl Queue {
     pub(super) fn new(settings: QueueSettings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
         let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
+        let settings = ArcSwap::from_pointee(settings);
         Self { settings, snapshot, waiting: AtomicUsize::new(0), line: Mutex::new(line) }
     }
 
@@ -77,11 +78,15 @@ impl Queue {
         self.waiting.load(Relaxed)
     }
 
+    pub(super) fn reconfigure(&self, settings: QueueSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
     /// Stands in line for a backend, preferably another than `avoid`.
     pub(super) async fn wait(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
         let mut place = self.enter(avoid)?;
         self.serve();
-        match tokio::time::timeout(self.settings.timeout, &mut place.called).await {
+        match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_gone)) => Err(Refused::Closing),
             // The call may have come together with the timeout.
@@ -91,7 +96,7 @@ impl Queue {
 
     fn enter(&self, avoid: Option<u64>) -> Result<Place<'_>, Refused> {
         let mut line = self.lock();
-        if line.waiters.len() >= self.settings.max_requests {
+        if line.waiters.len() >= self.settings.load().max_requests {
             return Err(Refused::QueueFull);
         }
         let ticket = line.next_ticket;

@@ -21,6 +21,7 @@ const PREFACE: &[u8] = b"PRI ";
 /// A listener as its workers know it.
 #[derive(Clone)]
 pub(crate) struct Entrance {
+    name: Option<Arc<str>>,
     tls: Option<Arc<ServerConfig>>,
     http2: bool,
     proxy_protocol: Option<ProxyProtocol>,
@@ -47,7 +48,8 @@ impl Entrance {
     pub(crate) fn new(settings: &ListenerSettings, trusted: Arc<[IpNet]>) -> Result<Self, TlsError> {
         let tls = settings.tls.as_ref().map(|it| tls::acceptor(it, settings.http2)).transpose()?;
         let proxy_protocol = settings.proxy_protocol.clone();
-        Ok(Self { tls, http2: settings.http2, proxy_protocol, trusted })
+        let name = settings.name.as_deref().map(Arc::from);
+        Ok(Self { name, tls, http2: settings.http2, proxy_protocol, trusted })
     }
 
     /// Sets a connection up. The caller limits its time.
@@ -57,7 +59,8 @@ impl Entrance {
             Some(proxies) => self.proxied(proxies, &mut raw, peer).await?,
             None => peer,
         };
-        let client = Client::new(source, raw.local_address(), self.tls.is_some(), self.trusts(source));
+        let mut client = Client::new(source, raw.local_address(), self.tls.is_some(), self.trusts(source));
+        client.listener.clone_from(&self.name);
         let Some(tls) = &self.tls else {
             let speaks = if self.http2 { Speaks::Unknown } else { Speaks::Http1 };
             return Ok(Arrival { stream: Stream::Plain(raw), client, speaks });

@@ -11,7 +11,7 @@
 use std::fmt;
 
 /// Where a clone is in its life, and what ends each state.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LifeState {
     /// Granted by a ticket. Ends when a shell holds memory, disk and device state of the checkpoint.

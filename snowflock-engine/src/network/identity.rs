@@ -111,10 +111,22 @@ impl fmt::Display for AddressBlock {
 /// The MAC address of a clone of the parent with this name.
 #[must_use]
 pub fn mac_address(parent: &str, id: CloneId) -> MacAddress {
+    let ([o, u, i], [_, a, b, c]) = (organisation(parent), id.0.to_be_bytes());
+    MacAddress([o, u, i, a, b, c])
+}
+
+/// The MAC address of the gateway of the parent with this name: the last one, which no clone will have.
+#[must_use]
+pub fn gateway_mac(parent: &str) -> MacAddress {
+    let [o, u, i] = organisation(parent);
+    MacAddress([o, u, i, 0xff, 0xff, 0xff])
+}
+
+/// The first half of all MAC addresses of one parent's network.
+fn organisation(parent: &str) -> [u8; 3] {
     let [_, x, y, _] = crc32fast::hash(parent.as_bytes()).to_be_bytes();
-    let [_, a, b, c] = id.0.to_be_bytes();
     // 02: unicast, locally administered.
-    MacAddress([0x02, x, y, a, b, c])
+    [0x02, x, y]
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::filter;
-use super::identity::{AddressBlock, CloneId, MacAddress, mac_address};
+use super::identity::{AddressBlock, CloneId, MacAddress, gateway_mac, mac_address};
 use crate::sys::netns::NamespaceThread;
 use crate::sys::tap;
 
@@ -66,7 +66,7 @@ impl Network {
     pub fn create(parent: &str, block: AddressBlock) -> Result<Self, NetworkError> {
         let name = namespace_name(parent);
         tool(Command::new("ip").args(["netns", "add", &name]), "")?;
-        let made = Self::furnish(&name, block).and_then(|()| {
+        let made = Self::furnish(&name, gateway_mac(parent), block).and_then(|()| {
             let path = PathBuf::from("/run/netns").join(&name);
             NamespaceThread::start(&path)
                 .map_err(|source| NetworkError::System { what: format!("enter {}", path.display()), source })
@@ -80,10 +80,12 @@ impl Network {
         }
     }
 
-    fn furnish(name: &str, block: AddressBlock) -> Result<(), NetworkError> {
+    /// The bridge's address is given: by itself it would take the lowest of its taps', and change it when
+    /// a tap comes or goes, while guests send to the old one.
+    fn furnish(name: &str, mac: MacAddress, block: AddressBlock) -> Result<(), NetworkError> {
         let script = format!(
             "link set lo up
-link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link add br0 address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 address add {}/{} dev br0
 link set br0 up
 ",

@@ -4,4 +4,5 @@
 
 mod ends;
 mod hooks;
+mod network;
 mod stage;
