@@ -1,5 +1,5 @@
 //! The admin listener: what Flurry tells about itself, where it is told to read its
-//! configuration again, and where the scaler takes orders.
+//! configuration again, and where the scaler gets orders.
 
 mod client;
 pub(crate) mod families;

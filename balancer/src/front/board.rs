@@ -59,9 +59,9 @@ struct Notes {
     scaling: Option<Scaling>,
     decisions: VecDeque<DecisionStatus>,
     engine: Option<EngineSource>,
+    listen: Vec<String>,
     orders: Option<OrderTaker>,
     scaler: ScalerStatus,
-    listen: Vec<String>,
 }
 
 /// What the status document is made of.
@@ -78,9 +78,9 @@ impl Board {
             scaling: None,
             decisions: VecDeque::new(),
             engine: None,
+            listen: listen.iter().map(Address::to_string).collect(),
             orders: None,
             scaler: ScalerStatus::default(),
-            listen: listen.iter().map(Address::to_string).collect(),
         };
         Self { started: now, name: name.to_owned(), notes: Mutex::new(notes) }
     }

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -258,8 +259,21 @@ impl Pool {
     }
 
     /// Takes a place at a ready backend, waiting in line for it.
-    pub(crate) async fn take_in_line(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
-        self.0.queue.wait(avoid).await
+    pub(crate) async fn take_in_line(
+        &self,
+        avoid: Option<u64>,
+        may_be_first: bool,
+    ) -> Result<Permit, Refused> {
+        self.0.queue.wait(avoid, may_be_first).await
+    }
+
+    /// Notes an answer. One to the first request of a new backend counts as that to its first probe.
+    #[inline]
+    pub(crate) fn answered(&self, backend: &Arc<Backend>, status: StatusCode) {
+        backend.note_answer();
+        if backend.state() == State::Probing && !status.is_server_error() {
+            self.admit(backend);
+        }
     }
 
     /// Notes that an exchange with `backend` brought no answer.

@@ -144,6 +144,11 @@ async fn eager(
 ) -> Result<Option<Line>, ProbeError> {
     let mut attempts = JoinSet::new();
     while backend.state() == State::Probing {
+        if backend.in_flight() > 0 && since.elapsed() < PATIENCE {
+            // Its first request is the probe.
+            tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings)).await;
+            continue;
+        }
         if attempts.len() < MAX_ATTEMPTS {
             let (backend, settings) = (Arc::clone(backend), settings.clone());
             attempts.spawn(async move { once(&backend, &settings, None).await });

@@ -8,15 +8,15 @@
 //! the line. Both use sequentially consistent order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-use super::backend::Permit;
+use super::backend::{Backend, Permit};
 use super::pick::{Rng, pick};
 use super::snapshot::Snapshot;
 
@@ -51,6 +51,7 @@ pub struct Queue {
     settings: ArcSwap<QueueSettings>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
+    look_again: AtomicBool,
     line: Mutex<Line>,
 }
 
@@ -63,6 +64,7 @@ struct Line {
 struct Waiter {
     ticket: u64,
     avoid: Option<u64>,
+    may_be_first: bool,
     call: oneshot::Sender<Permit>,
 }
 
@@ -70,7 +72,13 @@ impl Queue {
     pub(super) fn new(settings: QueueSettings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
         let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
         let settings = ArcSwap::from_pointee(settings);
-        Self { settings, snapshot, waiting: AtomicUsize::new(0), line: Mutex::new(line) }
+        Self {
+            settings,
+            snapshot,
+            waiting: AtomicUsize::new(0),
+            look_again: AtomicBool::new(false),
+            line: Mutex::new(line),
+        }
     }
 
     /// Requests that wait now.
@@ -82,9 +90,10 @@ impl Queue {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Stands in line for a backend, preferably another than `avoid`.
-    pub(super) async fn wait(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
-        let mut place = self.enter(avoid)?;
+    /// Stands in line for a backend, preferably another than `avoid`. Who may be the first is also given
+    /// to a new backend that has not answered yet.
+    pub(super) async fn wait(&self, avoid: Option<u64>, may_be_first: bool) -> Result<Permit, Refused> {
+        let mut place = self.enter(avoid, may_be_first)?;
         self.serve();
         match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -94,7 +103,7 @@ impl Queue {
         }
     }
 
-    fn enter(&self, avoid: Option<u64>) -> Result<Place<'_>, Refused> {
+    fn enter(&self, avoid: Option<u64>, may_be_first: bool) -> Result<Place<'_>, Refused> {
         let mut line = self.lock();
         if line.waiters.len() >= self.settings.load().max_requests {
             return Err(Refused::QueueFull);
@@ -102,7 +111,7 @@ impl Queue {
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, avoid, call });
+        line.waiters.push_back(Waiter { ticket, avoid, may_be_first, call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }
@@ -115,12 +124,23 @@ impl Queue {
         }
     }
 
+    /// A place was freed by a taker who came too late. It serves the line itself, now or later: it
+    /// stands in it, or gives back the place that it found elsewhere.
+    pub(super) fn look_again(&self) {
+        self.look_again.store(true, SeqCst);
+    }
+
     /// Hands free places to the head of the line, until one of both is used up.
     fn serve(&self) {
-        while let Some((waiter, permit)) = self.next_pair() {
-            if let Err(unwanted) = waiter.call.send(permit) {
-                // It left; its place goes to the next one by way of `place_freed`.
-                drop(unwanted);
+        loop {
+            while let Some((waiter, permit)) = self.next_pair() {
+                if let Err(unwanted) = waiter.call.send(permit) {
+                    // It left; its place goes to the next one by way of `place_freed`.
+                    drop(unwanted);
+                }
+            }
+            if !self.look_again.swap(false, SeqCst) {
+                return;
             }
         }
     }
@@ -129,10 +149,18 @@ impl Queue {
         let mut line = self.lock();
         let avoid = line.waiters.front()?.avoid;
         let snapshot = self.snapshot.load();
-        let permit = pick(&snapshot.ready, &mut line.rng, avoid)?;
-        let waiter = line.waiters.pop_front()?;
+        if let Some(permit) = pick(&snapshot.ready, &mut line.rng, avoid) {
+            return self.take_out(line, 0).map(|waiter| (waiter, permit));
+        }
+        let first = line.waiters.iter().position(|waiter| waiter.may_be_first)?;
+        let permit = snapshot.all.iter().find_map(Backend::try_first)?;
+        self.take_out(line, first).map(|waiter| (waiter, permit))
+    }
+
+    fn take_out(&self, mut line: MutexGuard<'_, Line>, index: usize) -> Option<Waiter> {
+        let waiter = line.waiters.remove(index);
         self.waiting.store(line.waiters.len(), SeqCst);
-        Some((waiter, permit))
+        waiter
     }
 
     fn leave(&self, ticket: u64) {

@@ -16,6 +16,7 @@ use hyper::body::{Body, Incoming};
 use super::body::{RequestBody, ResponseBody};
 use super::headers;
 use super::reply::{last_reply, reply};
+use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
 use crate::pool::{Backend, Permit, Pool, Refused, is_local};
@@ -168,7 +169,7 @@ impl<'a> Trip<'a> {
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
         for _ in 0..MAX_TRIES {
-            let permit = match self.place().await {
+            let permit = match self.place(may_repeat(&request)).await {
                 Ok(permit) => permit,
                 Err(refused) => return self.refused(refused),
             };
@@ -197,14 +198,15 @@ impl<'a> Trip<'a> {
         reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
     }
 
-    /// A place at a backend: at once if there is one, else in line.
-    pub(super) async fn place(&self) -> Result<Permit, Refused> {
+    /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
+    /// the first of a new backend.
+    pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
         let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), self.avoid);
         match taken {
             Some(permit) => Ok(permit),
             None => {
                 self.worker.counters.queued.bump();
-                self.pool.take_in_line(self.avoid).await
+                self.pool.take_in_line(self.avoid, may_be_first).await
             }
         }
     }
@@ -238,7 +240,7 @@ impl<'a> Trip<'a> {
         upstream: Upstream,
         permit: Permit,
     ) -> Response<ResponseBody> {
-        permit.backend().note_answer();
+        self.pool.answered(permit.backend(), answer.status());
         if answer.status().is_informational() {
             // Only 101 gets here, and nobody asked for it.
             return last_reply(StatusCode::BAD_GATEWAY, "the backend switched protocols unasked\n");

@@ -72,7 +72,7 @@ pub(super) async fn forward(trip: Trip<'_>, request: Request<Incoming>) -> Respo
 /// Tries backends until one answers.
 async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Response<ResponseBody> {
     for _ in 0..MAX_TRIES {
-        let permit = match trip.place().await {
+        let permit = match trip.place(false).await {
             Ok(permit) => permit,
             Err(refused) => return trip.refused(refused),
         };

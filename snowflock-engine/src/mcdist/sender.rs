@@ -663,3 +663,6 @@ fn add_notice(geometry: &Geometry, notices: &mut Vec<Notice>, notice: Notice) ->
     notices.push(notice);
     notices.len() >= MAX_NOTICES
 }
+
+#[cfg(test)]
+mod tests;

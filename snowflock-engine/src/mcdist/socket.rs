@@ -22,10 +22,12 @@ pub(super) const BATCH_BYTES: usize = 65_000;
 const BATCH_DATAGRAMS: usize = 64;
 /// Datagrams may wait in the kernel while the thread does other things: 100 ms at a gigabit.
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// A shaped link holds the sender back when so much waits.
-const SEND_BUFFER: usize = 1 << 20;
-/// How long a full send buffer is waited for; then the datagrams are lost.
-const FULL: Duration = Duration::from_millis(20);
+/// A shaped link holds the sender back when so much waits: 20 ms at 100 Mbit/s. A page that a guest waits
+/// for queues behind it.
+const SEND_BUFFER: usize = 256 << 10;
+/// How long a full send buffer is waited for; then the datagrams are lost. A slow link needs tens of
+/// milliseconds to make room.
+const FULL: Duration = Duration::from_millis(500);
 
 /// Consecutive datagrams to one place; all are as long as the first, but for the last.
 #[derive(Debug, Default)]
