@@ -136,6 +136,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -161,6 +163,49 @@ mod tests {
             assert!(refused.as_ref().is_err_and(|found| found.contains(why)), "{data}: {refused:?}");
         }
         assert!(value(b"<html>").is_err_and(|why| why.contains("no result")));
+    }
+
+    /// A server that gives one answer to each request, on a connection of its own.
+    async fn server(answers: &'static [&'static str]) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/base", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for answer in answers {
+                let mut head = [0; 2048];
+                // The first connection of each question only looks whether someone is there.
+                let _ = listener.accept().await.unwrap();
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let count = stream.read(&mut head).await.unwrap();
+                let head = String::from_utf8_lossy(&head[..count]).into_owned();
+                assert!(head.starts_with("GET /base/api/v1/query?query=sum%28jobs%29 HTTP/1.1"), "{head}");
+                let page = format!("HTTP/1.1 {answer}");
+                stream.write_all(page.as_bytes()).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_prometheus_is_asked_again_and_again_and_may_fail_meanwhile() {
+        const GOOD: &str = "200 OK\r\nconnection: close\r\ncontent-length: 69\r\n\r\n\
+            {\"status\":\"success\",\"data\":{\"resultType\":\"scalar\",\"result\":[1,\"42\"]}}";
+        const BAD: &str = "503 Busy\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlate";
+        let origin = Origin::Prometheus {
+            url: server(&[GOOD, BAD, GOOD]).await,
+            query: "sum(jobs)".to_owned(),
+            every: Duration::from_millis(10),
+            timeout: Duration::from_millis(500),
+        };
+        let name = Name::new("jobs").unwrap();
+        let measure = scaler::Measure::Total;
+        let signal = CustomSignal { name, origin, target: None, measure, activation: None };
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let _tasks = start(&[signal], move |answered: Answered| tell.send(answered.value).unwrap());
+        assert_eq!(told.recv().await.unwrap(), Ok(42.0));
+        assert_eq!(told.recv().await.unwrap(), Err("answered 503 Service Unavailable: late".to_owned()));
+        assert_eq!(told.recv().await.unwrap(), Ok(42.0));
+        assert_eq!(told.recv().await.unwrap(), Err("no answer within 500ms".to_owned()));
     }
 
     #[test]
