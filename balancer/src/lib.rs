@@ -11,5 +11,6 @@ mod proxy;
 pub mod replay;
 pub mod route;
 pub mod server;
+mod sys;
 pub mod tier;
 pub mod tls;

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::backend::Permit;
-use super::pick::{Rng, pick};
+use super::pick::{Balance, Rng, Wish, pick};
 use super::snapshot::Snapshot;
 
 /// How long the line may be, and how long one may stand in it.
@@ -49,6 +49,8 @@ pub enum Refused {
 /// The line of waiting requests.
 pub struct Queue {
     settings: ArcSwap<QueueSettings>,
+    balance: ArcSwap<Balance>,
+    turn: AtomicUsize,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
     line: Mutex<Line>,
@@ -62,15 +64,16 @@ struct Line {
 
 struct Waiter {
     ticket: u64,
-    avoid: Option<u64>,
+    wish: Wish,
     call: oneshot::Sender<Permit>,
 }
 
 impl Queue {
-    pub(super) fn new(settings: QueueSettings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub(super) fn new(settings: QueueSettings, balance: Balance, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
         let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
         let settings = ArcSwap::from_pointee(settings);
-        Self { settings, snapshot, waiting: AtomicUsize::new(0), line: Mutex::new(line) }
+        let (balance, turn) = (ArcSwap::from_pointee(balance), AtomicUsize::new(0));
+        Self { settings, balance, turn, snapshot, waiting: AtomicUsize::new(0), line: Mutex::new(line) }
     }
 
     /// Requests that wait now.
@@ -78,13 +81,19 @@ impl Queue {
         self.waiting.load(Relaxed)
     }
 
-    pub(super) fn reconfigure(&self, settings: QueueSettings) {
+    pub(super) fn reconfigure(&self, settings: QueueSettings, balance: Balance) {
         self.settings.store(Arc::new(settings));
+        self.balance.store(Arc::new(balance));
     }
 
-    /// Stands in line for a backend, preferably another than `avoid`.
-    pub(super) async fn wait(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
-        let mut place = self.enter(avoid)?;
+    /// Counts the choices that are made in turn, in line or not.
+    pub(super) fn turn(&self) -> &AtomicUsize {
+        &self.turn
+    }
+
+    /// Stands in line for a backend.
+    pub(super) async fn wait(&self, wish: Wish) -> Result<Permit, Refused> {
+        let mut place = self.enter(wish)?;
         self.serve();
         match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -94,7 +103,7 @@ impl Queue {
         }
     }
 
-    fn enter(&self, avoid: Option<u64>) -> Result<Place<'_>, Refused> {
+    fn enter(&self, wish: Wish) -> Result<Place<'_>, Refused> {
         let mut line = self.lock();
         if line.waiters.len() >= self.settings.load().max_requests {
             return Err(Refused::QueueFull);
@@ -102,7 +111,7 @@ impl Queue {
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, avoid, call });
+        line.waiters.push_back(Waiter { ticket, wish, call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }
@@ -127,9 +136,9 @@ impl Queue {
 
     fn next_pair(&self) -> Option<(Waiter, Permit)> {
         let mut line = self.lock();
-        let avoid = line.waiters.front()?.avoid;
+        let wish = line.waiters.front()?.wish;
         let snapshot = self.snapshot.load();
-        let permit = pick(&snapshot.ready, &mut line.rng, avoid)?;
+        let permit = pick(&snapshot.ready, &self.balance.load(), wish, &mut line.rng, &self.turn)?;
         let waiter = line.waiters.pop_front()?;
         self.waiting.store(line.waiters.len(), SeqCst);
         Some((waiter, permit))
