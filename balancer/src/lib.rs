@@ -14,5 +14,6 @@ pub mod replay;
 pub mod route;
 pub mod server;
 pub mod simulate;
+mod sys;
 pub mod tier;
 pub mod tls;

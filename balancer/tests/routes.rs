@@ -166,3 +166,30 @@ async fn each_route_counts_its_requests() {
     let (api, rest) = (counted("api-path"), counted("default"));
     eventually("both are counted", || (api(), rest()) == (2, 1)).await;
 }
+
+#[tokio::test]
+async fn requests_with_the_same_key_meet_at_one_backend_and_round_robin_spreads_evenly() {
+    let backends = [Backend::text("a").await, Backend::text("b").await, Backend::text("c").await];
+    let list: Vec<String> = backends.iter().map(|it| format!("'{}'", it.address)).collect();
+    let text = |balance: &str| {
+        format!("listen: ['127.0.0.1:0']\nbackends: [{}]\nbalance: {balance}", list.join(", "))
+    };
+    let site = Site::new();
+    let mut front = site.open(&text("{policy: hash, by: header, header: x-user}")).await;
+    let pool = front.handles().pool;
+    eventually("all are ready", || pool.snapshot().ready.len() == 3).await;
+    for user in ["ann", "bob", "eve", "joe"] {
+        let field = format!("X-User: {user}\r\n");
+        let (_, first) = ask(&front, "GET", "a", "/", &field).await;
+        for _ in 0..5 {
+            assert_eq!(ask(&front, "GET", "a", "/", &field).await.1, first, "{user}");
+        }
+    }
+    front.reload(site.config(&text("{policy: round_robin}"))).unwrap();
+    let before: Vec<u64> = backends.iter().map(Backend::count).collect();
+    for _ in 0..9 {
+        ask(&front, "GET", "a", "/", "").await;
+    }
+    let after: Vec<u64> = backends.iter().zip(before).map(|(it, before)| it.count() - before).collect();
+    assert_eq!(after, [3, 3, 3]);
+}

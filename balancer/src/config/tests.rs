@@ -1,7 +1,7 @@
 //! Whole configurations: the good ones as values, the bad ones as complaints.
 
 use super::*;
-use crate::pool::{HealthSettings, QueueSettings};
+use crate::pool::{Balance, HashBy, HealthSettings, QueueSettings};
 
 /// A certificate and its key in one file, whatever file is asked for.
 fn pem() -> Vec<u8> {
@@ -263,4 +263,19 @@ fn routes_with_names_of_others_and_without_backends_are_refused() {
     assert!(complaints.contains("routes[1].name: `a` is the name of another route"), "{complaints}");
     assert!(complaints.contains("backends: is missing"), "{complaints}");
     assert!(parse("listen: [127.0.0.1:80]\nroutes: [{respond: {status: 200}}]\n").is_ok());
+}
+
+#[test]
+fn what_a_balance_policy_lacks_is_said() {
+    let with = |balance: &str| parse(&format!("{STATIC}balance: {balance}\n"));
+    assert_eq!(with("{policy: hash, by: path}").unwrap().pool.balance, Balance::Hash(HashBy::Path));
+    assert_eq!(with("{}").unwrap().pool.balance, Balance::TwoChoices);
+    for (balance, complaint) in [
+        ("{policy: best}", "balance.policy: must be one of two_choices, round_robin, least_requests, hash"),
+        ("{policy: hash, by: header}", "balance.header: and `by: header` need each other"),
+        ("{policy: round_robin, by: path}", "balance.by: is given without `policy: hash`"),
+    ] {
+        let complaints = with(balance).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{balance}: {complaints}");
+    }
 }

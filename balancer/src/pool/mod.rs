@@ -34,7 +34,8 @@ pub use dial::{Dial, Dialing, Tcp, is_local};
 pub use health::{HealthSettings, Streak, Verdict, probe_gap};
 pub(crate) use link::Ends;
 pub use link::{Link, ProxyHeader};
-pub use pick::Rng;
+pub use pick::{Balance, HashBy, Rng};
+pub(crate) use pick::{Wish, hash};
 pub use queue::{Queue, QueueSettings, Refused};
 pub use snapshot::Snapshot;
 
@@ -50,6 +51,8 @@ pub struct PoolSettings {
     pub queue: QueueSettings,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
+    /// How the backend of a request is chosen.
+    pub balance: Balance,
     /// How backends are spoken with.
     pub link: Arc<Link>,
 }
@@ -129,7 +132,8 @@ impl Pool {
     /// Outside of a tokio runtime.
     pub fn named(name: &str, settings: PoolSettings) -> Self {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        let queue = Arc::new(Queue::new(settings.queue, Arc::clone(&snapshot)));
+        let balance = settings.balance.clone();
+        let queue = Arc::new(Queue::new(settings.queue, balance, Arc::clone(&snapshot)));
         Self(Arc::new(Shared {
             name: name.to_owned(),
             settings: ArcSwap::from_pointee(settings),
@@ -249,22 +253,28 @@ impl Pool {
         self.members().iter().for_each(|member| member.prober.abort());
     }
 
+    /// What requests for the same backend have in common, if that counts.
+    #[inline]
+    pub(crate) fn hash_by(&self) -> Option<HashBy> {
+        match &self.0.settings.load().balance {
+            Balance::Hash(by) => Some(by.clone()),
+            Balance::TwoChoices | Balance::RoundRobin | Balance::LeastRequests => None,
+        }
+    }
+
     /// Takes a place at a ready backend without waiting. `None`: stand in line.
     #[inline]
-    pub(crate) fn take_now(&self, rng: &mut Rng, avoid: Option<u64>) -> Option<Permit> {
+    pub(crate) fn take_now(&self, rng: &mut Rng, wish: Wish) -> Option<Permit> {
         if self.0.queue.waiting() != 0 {
             return None;
         }
-        pick::pick(&self.0.snapshot.load().ready, rng, avoid)
+        let snapshot = self.0.snapshot.load();
+        pick::pick(&snapshot.ready, &self.0.settings.load().balance, wish, rng, self.0.queue.turn())
     }
 
     /// Takes a place at a ready backend, waiting in line for it.
-    pub(crate) async fn take_in_line(
-        &self,
-        avoid: Option<u64>,
-        may_be_first: bool,
-    ) -> Result<Permit, Refused> {
-        self.0.queue.wait(avoid, may_be_first).await
+    pub(crate) async fn take_in_line(&self, wish: Wish) -> Result<Permit, Refused> {
+        self.0.queue.wait(wish).await
     }
 
     /// Notes an answer. One to the first request of a new backend counts as that to its first probe.
@@ -292,7 +302,7 @@ impl Pool {
     pub fn reconfigure(&self, settings: PoolSettings) {
         let members = self.members();
         members.iter().for_each(|member| member.backend.set_limit(settings.max_in_flight));
-        self.0.queue.reconfigure(settings.queue);
+        self.0.queue.reconfigure(settings.queue, settings.balance.clone());
         self.0.settings.store(Arc::new(settings));
         self.publish(members);
     }
@@ -339,7 +349,7 @@ mod tests;
 #[cfg(test)]
 fn test_backend(serial: u64, max_in_flight: Option<u32>) -> Arc<Backend> {
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let queue = Arc::new(Queue::new(QueueSettings::default(), snapshot));
+    let queue = Arc::new(Queue::new(QueueSettings::default(), Balance::default(), snapshot));
     let spec = BackendSpec {
         id: BackendId::from(format!("b{serial}")),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),

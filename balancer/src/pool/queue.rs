@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::backend::{Backend, Permit};
-use super::pick::{Rng, pick};
+use super::pick::{Balance, Rng, Wish, pick};
 use super::snapshot::Snapshot;
 
 /// How long the line may be, and how long one may stand in it.
@@ -49,6 +49,8 @@ pub enum Refused {
 /// The line of waiting requests.
 pub struct Queue {
     settings: ArcSwap<QueueSettings>,
+    balance: ArcSwap<Balance>,
+    turn: AtomicUsize,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
     look_again: AtomicBool,
@@ -63,22 +65,17 @@ struct Line {
 
 struct Waiter {
     ticket: u64,
-    avoid: Option<u64>,
-    may_be_first: bool,
+    wish: Wish,
     call: oneshot::Sender<Permit>,
 }
 
 impl Queue {
-    pub(super) fn new(settings: QueueSettings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub(super) fn new(settings: QueueSettings, balance: Balance, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
         let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
         let settings = ArcSwap::from_pointee(settings);
-        Self {
-            settings,
-            snapshot,
-            waiting: AtomicUsize::new(0),
-            look_again: AtomicBool::new(false),
-            line: Mutex::new(line),
-        }
+        let (balance, turn) = (ArcSwap::from_pointee(balance), AtomicUsize::new(0));
+        let (waiting, look_again) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { settings, balance, turn, snapshot, waiting, look_again, line: Mutex::new(line) }
     }
 
     /// Requests that wait now.
@@ -86,14 +83,20 @@ impl Queue {
         self.waiting.load(Relaxed)
     }
 
-    pub(super) fn reconfigure(&self, settings: QueueSettings) {
+    pub(super) fn reconfigure(&self, settings: QueueSettings, balance: Balance) {
         self.settings.store(Arc::new(settings));
+        self.balance.store(Arc::new(balance));
     }
 
-    /// Stands in line for a backend, preferably another than `avoid`. Who may be the first is also given
-    /// to a new backend that has not answered yet.
-    pub(super) async fn wait(&self, avoid: Option<u64>, may_be_first: bool) -> Result<Permit, Refused> {
-        let mut place = self.enter(avoid, may_be_first)?;
+    /// Counts the choices that are made in turn, in line or not.
+    pub(super) fn turn(&self) -> &AtomicUsize {
+        &self.turn
+    }
+
+    /// Stands in line for a backend. Who may be the first is also given to a new backend that has not
+    /// answered yet.
+    pub(super) async fn wait(&self, wish: Wish) -> Result<Permit, Refused> {
+        let mut place = self.enter(wish)?;
         self.serve();
         match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -103,7 +106,7 @@ impl Queue {
         }
     }
 
-    fn enter(&self, avoid: Option<u64>, may_be_first: bool) -> Result<Place<'_>, Refused> {
+    fn enter(&self, wish: Wish) -> Result<Place<'_>, Refused> {
         let mut line = self.lock();
         if line.waiters.len() >= self.settings.load().max_requests {
             return Err(Refused::QueueFull);
@@ -111,7 +114,7 @@ impl Queue {
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, avoid, may_be_first, call });
+        line.waiters.push_back(Waiter { ticket, wish, call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }
@@ -147,12 +150,13 @@ impl Queue {
 
     fn next_pair(&self) -> Option<(Waiter, Permit)> {
         let mut line = self.lock();
-        let avoid = line.waiters.front()?.avoid;
+        let wish = line.waiters.front()?.wish;
         let snapshot = self.snapshot.load();
-        if let Some(permit) = pick(&snapshot.ready, &mut line.rng, avoid) {
+        let balance = self.balance.load();
+        if let Some(permit) = pick(&snapshot.ready, &balance, wish, &mut line.rng, &self.turn) {
             return self.take_out(line, 0).map(|waiter| (waiter, permit));
         }
-        let first = line.waiters.iter().position(|waiter| waiter.may_be_first)?;
+        let first = line.waiters.iter().position(|waiter| waiter.wish.may_be_first)?;
         let permit = snapshot.all.iter().find_map(Backend::try_first)?;
         self.take_out(line, first).map(|waiter| (waiter, permit))
     }

@@ -60,7 +60,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn take(pool: &Pool) -> Option<Permit> {
-    pool.take_now(&mut Rng::new(1), None)
+    pool.take_now(&mut Rng::new(1), Wish::default())
 }
 
 #[tokio::test]
@@ -86,9 +86,9 @@ async fn waiting_requests_are_released_in_order_when_a_backend_is_ready() {
     let (listener, address) = listener().await;
     let pool = pool(quick(), QueueSettings::default(), Some(1));
     let (first, second) = (pool.clone(), pool.clone());
-    let first = tokio::spawn(async move { first.take_in_line(None, false).await });
+    let first = tokio::spawn(async move { first.take_in_line(Wish::default()).await });
     eventually("the first waits", || pool.queued() == 1).await;
-    let second = tokio::spawn(async move { second.take_in_line(None, false).await });
+    let second = tokio::spawn(async move { second.take_in_line(Wish::default()).await });
     eventually("both wait", || pool.queued() == 2).await;
     tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
     pool.insert(spec("a", address, Initial::Probing)).unwrap();
@@ -106,7 +106,7 @@ async fn a_drain_that_is_not_published_yet_does_not_stop_the_line() {
     let backend = pool.insert(spec("a", "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap();
     let permit = take(&pool).unwrap();
     let waiting = pool.clone();
-    let waiting = tokio::spawn(async move { waiting.take_in_line(None, false).await.map(drop) });
+    let waiting = tokio::spawn(async move { waiting.take_in_line(Wish::default()).await.map(drop) });
     eventually("one waits", || pool.queued() == 1).await;
     assert!(backend.transit(&[State::Ready], State::Draining));
     drop(permit);
@@ -119,7 +119,7 @@ async fn one_waiting_request_that_may_be_repeated_is_the_first_of_a_backend_on_t
     let pool = pool(quick(), QueueSettings::default(), None);
     let waiter = |may_be_first| {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.take_in_line(None, may_be_first).await })
+        tokio::spawn(async move { pool.take_in_line(Wish { may_be_first, ..Wish::default() }).await })
     };
     let once_only = waiter(false);
     eventually("it waits", || pool.queued() == 1).await;
@@ -156,9 +156,9 @@ async fn the_line_is_bounded_in_length_and_in_time() {
     let queue = QueueSettings { max_requests: 1, timeout: SECOND / 20 };
     let pool = pool(quick(), queue, None);
     let waiting = pool.clone();
-    let waiting = tokio::spawn(async move { waiting.take_in_line(None, false).await.map(drop) });
+    let waiting = tokio::spawn(async move { waiting.take_in_line(Wish::default()).await.map(drop) });
     eventually("one waits", || pool.queued() == 1).await;
-    assert_eq!(pool.take_in_line(None, false).await.map(drop), Err(Refused::QueueFull));
+    assert_eq!(pool.take_in_line(Wish::default()).await.map(drop), Err(Refused::QueueFull));
     assert_eq!(waiting.await.unwrap(), Err(Refused::TimedOut));
     assert_eq!(pool.queued(), 0);
 }
@@ -167,9 +167,9 @@ async fn the_line_is_bounded_in_length_and_in_time() {
 async fn who_leaves_the_line_does_not_block_it() {
     let pool = pool(quick(), QueueSettings::default(), Some(1));
     let (gone, stays) = (pool.clone(), pool.clone());
-    let gone = tokio::spawn(async move { gone.take_in_line(None, false).await });
+    let gone = tokio::spawn(async move { gone.take_in_line(Wish::default()).await });
     eventually("one waits", || pool.queued() == 1).await;
-    let stays = tokio::spawn(async move { stays.take_in_line(None, false).await });
+    let stays = tokio::spawn(async move { stays.take_in_line(Wish::default()).await });
     eventually("two wait", || pool.queued() == 2).await;
     gone.abort();
     eventually("one has left", || pool.queued() == 1).await;
@@ -197,7 +197,13 @@ async fn a_drain_waits_for_what_is_in_flight_and_lets_nothing_in() {
     let permit = take(&pool).unwrap();
     let old_view = pool.snapshot();
     assert_eq!(pool.drain(&"a".into(), SECOND / 50).await, Ok(Drained::DeadlinePassed { in_flight: 1 }));
-    assert!(pick::pick(&old_view.ready, &mut Rng::new(1), None).is_none(), "not even with an old snapshot");
+    assert!(
+        {
+            let (balance, turn) = (Balance::default(), std::sync::atomic::AtomicUsize::new(0));
+            pick::pick(&old_view.ready, &balance, Wish::default(), &mut Rng::new(1), &turn).is_none()
+        },
+        "not even with an old snapshot"
+    );
     let (draining, handle) = (pool.clone(), BackendId::from("a"));
     let draining = tokio::spawn(async move { draining.drain(&handle, 5 * SECOND).await });
     tokio::task::yield_now().await;

@@ -19,7 +19,7 @@ use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, Permit, Pool, Refused, is_local};
+use crate::pool::{Backend, HashBy, Permit, Pool, Refused, Wish, hash, is_local};
 use crate::route::{Action, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
@@ -40,15 +40,27 @@ pub(crate) async fn forward(
         Action::Respond { status, text } => return respond(*status, text),
     };
     worker.budget.borrow_mut().earn();
-    let trip = Trip::new(&worker, &session, &plan, &route, pool);
+    let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
+    trip.key = pool.hash_by().and_then(|by| key(&by, &request, &session));
     if upgrade::is_wanted(&request) {
-        return upgrade::forward(trip, request).await;
+        // Boxed, as everything rare: the future of each request is moved a few times, and
+        // has room for all that may happen to it.
+        return Box::pin(upgrade::forward(trip, request)).await;
     }
     let request = prepare(request, &session, &route);
     session.replay.borrow_mut().keep(&request);
     let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
     answer
+}
+
+/// What a request has in common with others for the same backend. `None` if it has not.
+fn key<B>(by: &HashBy, request: &Request<B>, session: &Session) -> Option<u64> {
+    match by {
+        HashBy::Client => session.client.address.map(|address| hash(&address.ip().to_canonical())),
+        HashBy::Path => Some(hash(&request.uri().path())),
+        HashBy::Header(name) => request.headers().get(name).map(|value| hash(&value.as_bytes())),
+    }
 }
 
 /// The plan and the route that the request follows until its end.
@@ -152,6 +164,8 @@ pub(super) struct Trip<'a> {
     pub(super) pool: &'a Pool,
     /// The backend that failed last.
     avoid: Option<u64>,
+    /// What it has in common with requests for the same backend.
+    key: Option<u64>,
     /// Whether only a new connection will do.
     fresh: bool,
 }
@@ -164,7 +178,7 @@ impl<'a> Trip<'a> {
         route: &'a Route,
         pool: &'a Pool,
     ) -> Self {
-        Self { worker, session, plan, route, pool, avoid: None, fresh: false }
+        Self { worker, session, plan, route, pool, avoid: None, key: None, fresh: false }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
@@ -201,12 +215,13 @@ impl<'a> Trip<'a> {
     /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
     /// the first of a new backend.
     pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
-        let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), self.avoid);
+        let wish = Wish { avoid: self.avoid, key: self.key, may_be_first };
+        let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
         match taken {
             Some(permit) => Ok(permit),
             None => {
                 self.worker.counters.queued.bump();
-                self.pool.take_in_line(self.avoid, may_be_first).await
+                Box::pin(self.pool.take_in_line(wish)).await
             }
         }
     }
@@ -225,7 +240,8 @@ impl<'a> Trip<'a> {
         }
         self.worker.counters.connects.bump();
         let ends = self.session.client.ends();
-        let upstream = Upstream::connect(backend, ends, self.plan.timeouts.connect).await?;
+        let connecting = Box::pin(Upstream::connect(backend, ends, self.plan.timeouts.connect));
+        let upstream = connecting.await?;
         if let Upstream::Shared(shared) = &upstream {
             if link.is_shared() {
                 self.worker.idle.borrow_mut().share(backend.serial(), shared);

@@ -66,11 +66,11 @@ pub(crate) fn builder() -> http1::Builder {
 pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Arc<Entrance>, worker: Rc<Worker>) {
     let limit = worker.plan().timeouts.request_header;
     let arrival = match entrance.is_immediate() {
-        true => entrance.welcome(raw, peer).await,
+        true => entrance.welcome_plain(raw, peer),
         false => {
-            let set_up = Box::pin(entrance.welcome(raw, peer));
-            let in_time = tokio::time::timeout(limit, set_up).await;
-            in_time.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            // Boxed, so that a connection does not keep the room for it.
+            let set_up = Box::pin(tokio::time::timeout(limit, entrance.welcome(raw, peer)));
+            set_up.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         }
     };
     drop(entrance);
@@ -90,7 +90,8 @@ async fn arrived(arrival: Arrival, worker: Rc<Worker>) {
         if !parked(stream.raw(), &session, &worker).await {
             return;
         }
-        let told = tokio::time::timeout(worker.plan().timeouts.request_header, tell_version(stream.raw()));
+        let limit = worker.plan().timeouts.request_header;
+        let told = Box::pin(tokio::time::timeout(limit, tell_version(stream.raw())));
         speaks = told.await.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
     }
     match speaks {
@@ -118,6 +119,7 @@ async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
             }
         };
         io.rests();
+        worker.memory_freed.set(true);
         if !parked(io.raw(), &session, &worker).await {
             return;
         }

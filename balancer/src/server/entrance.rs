@@ -59,18 +59,28 @@ impl Entrance {
             Some(proxies) => self.proxied(proxies, &mut raw, peer).await?,
             None => peer,
         };
-        let mut client = Client::new(source, raw.local_address(), self.tls.is_some(), self.trusts(source));
-        client.listener.clone_from(&self.name);
-        let Some(tls) = &self.tls else {
-            let speaks = if self.http2 { Speaks::Unknown } else { Speaks::Http1 };
-            return Ok(Arrival { stream: Stream::Plain(raw), client, speaks });
-        };
+        let Some(tls) = &self.tls else { return self.welcome_plain(raw, source) };
+        let client = self.client(&raw, source);
         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(raw).await?;
         let speaks = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Speaks::Http2,
             _ => Speaks::Http1,
         };
         Ok(Arrival { stream: Stream::Tls(Box::new(stream.into())), client, speaks })
+    }
+
+    /// The same for a connection without PROXY header and TLS.
+    pub(crate) fn welcome_plain(&self, raw: Raw, peer: Option<SocketAddr>) -> io::Result<Arrival> {
+        raw.set_nodelay()?;
+        let client = self.client(&raw, peer);
+        let speaks = if self.http2 { Speaks::Unknown } else { Speaks::Http1 };
+        Ok(Arrival { stream: Stream::Plain(raw), client, speaks })
+    }
+
+    fn client(&self, raw: &Raw, source: Option<SocketAddr>) -> Client {
+        let mut client = Client::new(source, raw.local_address(), self.tls.is_some(), self.trusts(source));
+        client.listener.clone_from(&self.name);
+        client
     }
 
     /// Whether a connection is set up without waiting for its client.

@@ -32,6 +32,8 @@ use crate::route::Plan;
 
 /// How often idle connections to backends are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Tasks that are polled before the kernel is asked for events, if there are as many.
+const TASKS_PER_LOOK: u32 = 256;
 /// The wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,6 +67,8 @@ pub(crate) struct Worker {
     pub(crate) http2: http2::Builder<ThisThread>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) stop: Notify,
+    /// Whether connections gave memory back since the last look.
+    pub(crate) memory_freed: Cell<bool>,
     open: Cell<usize>,
     emptied: Notify,
 }
@@ -82,6 +86,7 @@ impl Worker {
             http2: super::http2::builder(),
             stopping: Cell::new(false),
             stop: Notify::new(),
+            memory_freed: Cell::new(false),
             open: Cell::new(0),
             emptied: Notify::new(),
         }
@@ -136,7 +141,11 @@ pub(crate) struct WorkerEnd {
 
 /// Runs a worker on this thread until it was told to stop and has drained.
 pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        // Looking for events more often costs system calls and finds fewer at a time.
+        .event_interval(TASKS_PER_LOOK)
+        .build_local(LocalOptions::default())?;
     let end = runtime.block_on(serve(seed));
     // What is still open is cut here, with the runtime.
     drop(runtime);
@@ -288,6 +297,9 @@ async fn sweep(worker: Rc<Worker>) {
         let plan = worker.plan();
         let mut changes: Vec<_> = plan.pools().into_iter().map(Pool::changes).collect();
         let snapshots: Vec<_> = plan.pools().into_iter().map(Pool::snapshot).collect();
+        if worker.memory_freed.take() {
+            crate::sys::give_back_freed_memory();
+        }
         let is_known = |serial| snapshots.iter().any(|snapshot| snapshot.has(serial));
         worker.idle.borrow_mut().sweep(is_known, plan.timeouts.idle, Instant::now());
         tokio::select! {
