@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -19,9 +20,13 @@ use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, HashBy, Permit, Pool, Refused, Wish, hash, is_local};
+use crate::pool::{Backend, HashBy, Permit, Pool, Refused, State, Wish, hash, is_local};
 use crate::route::{Action, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
+
+/// The first request of a new backend does not wait for a second try of TCP, which comes after 1 s: it
+/// goes back into the line, and the probes take over.
+const FIRST_CONNECT: Duration = Duration::from_millis(500);
 
 /// Backends that one request may try. Each connect failure ejects one, so this is only
 /// reached where backends fail and return all the time.
@@ -240,7 +245,9 @@ impl<'a> Trip<'a> {
         }
         self.worker.counters.connects.bump();
         let ends = self.session.client.ends();
-        let connecting = Box::pin(Upstream::connect(backend, ends, self.plan.timeouts.connect));
+        let limit = self.plan.timeouts.connect;
+        let limit = if backend.state() == State::Probing { limit.min(FIRST_CONNECT) } else { limit };
+        let connecting = Box::pin(Upstream::connect(backend, ends, limit));
         let upstream = connecting.await?;
         if let Upstream::Shared(shared) = &upstream {
             if link.is_shared() {
