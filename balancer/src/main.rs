@@ -26,12 +26,18 @@ enum Command {
     Check(cli::check::CheckArgs),
     /// Show what a running tier does.
     Status(cli::status::StatusArgs),
+    /// Show what a running tier does, again and again.
+    Top(cli::top::TopArgs),
     /// Measure what forking costs on this machine.
     Bench(cli::bench::BenchArgs),
     /// Make guest images, and see what is in one.
     Image(cli::image::ImageArgs),
+    /// Check a scaling policy, or play a journal to it.
+    Policy(cli::policy::PolicyArgs),
     /// Play a recorded load curve against a tier.
     Replay(cli::replay::ReplayArgs),
+    /// Hold a running tier at a size, or let its policy decide again.
+    Scale(cli::scale::ScaleArgs),
     /// Run a policy over a recorded load, without any VM.
     Simulate(cli::simulate::SimulateArgs),
 }
@@ -41,9 +47,12 @@ fn main() -> ExitCode {
         Command::Up(args) => cli::up::main(&args),
         Command::Check(args) => cli::check::main(&args),
         Command::Status(args) => cli::status::main(&args),
+        Command::Top(args) => cli::top::main(&args),
         Command::Bench(args) => cli::bench::main(&args),
         Command::Image(args) => cli::image::main(args),
+        Command::Policy(args) => cli::policy::main(&args),
         Command::Replay(args) => cli::replay::main(&args),
+        Command::Scale(args) => cli::scale::main(&args),
         Command::Simulate(args) => cli::simulate::main(&args),
     }
 }

@@ -4,9 +4,9 @@
 
 mod support;
 
-use balancer::admin::fetch_status;
 use balancer::admin::status::{DecisionStatus, EngineStatus};
-use balancer::front::Front;
+use balancer::admin::{fetch_status, send_order};
+use balancer::front::{Front, Order};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,8 +61,8 @@ async fn metrics_count_what_happened() {
         "flurry_request_duration_seconds_count 8\n".to_owned(),
         "flurry_upstream_connects_total 1\n".to_owned(),
         "flurry_connections_accepted_total 2\n".to_owned(),
-        "flurry_backends{state=\"ready\"} 1\n".to_owned(),
-        format!("flurry_backend_requests_total{{backend=\"{}\"}} 7\n", backend.address),
+        "flurry_backends{pool=\"default\",state=\"ready\"} 1\n".to_owned(),
+        format!("flurry_backend_requests_total{{pool=\"default\",backend=\"{}\"}} 7\n", backend.address),
         "flurry_in_flight_requests 0\n".to_owned(),
     ] {
         assert!(page.contains(&line), "{line} in\n{page}");
@@ -86,6 +86,26 @@ async fn a_tier_writes_its_part_of_the_status() {
     assert_eq!(status.decisions[0].reason, "load");
     assert!(ask(&front, "GET /v1/decisions").await.contains("\"reason\": \"load\""));
     assert!(ask(&front, "GET /metrics").await.contains("flurry_forks_total 1\n"));
+}
+
+#[tokio::test]
+async fn an_order_goes_to_the_tier_that_is_scaled_and_a_wrong_one_does_not() {
+    let front = front(&[], "").await;
+    let refused = send_order(front.admin(), Order::Resume).await.unwrap_err().to_string();
+    assert_eq!(refused, "this tier is not scaled, or not up yet");
+    let (sender, orders) = std::sync::mpsc::channel();
+    front.handles().board.set_orders(move |order| sender.send(order).unwrap());
+    let order = Order::HoldAt { backends: 3, time: Some(600 * SECOND) };
+    assert_eq!(send_order(front.admin(), order).await.unwrap(), "taken: backends=3&for=10m\n");
+    assert_eq!(orders.try_recv(), Ok(order));
+    let with_header = "POST /v1/scaling?backends=0&for=x HTTP/1.1\r\nFlurry-Order: 1\r\nX: ";
+    let answer = ask(&front, with_header).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("backends: must be"), "{answer}");
+    assert!(answer.contains("for: must"), "{answer}");
+    assert!(ask(&front, "POST /v1/scaling?auto").await.starts_with("HTTP/1.1 403"), "as a web page would");
+    let answer = ask(&front, "GET /v1/scaling").await;
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST"), "{answer}");
+    assert!(orders.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -238,3 +238,47 @@ async fn a_second_signal_does_not_wait() {
     up.exit_code().await;
     assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
 }
+
+async fn reload(up: &Up) -> String {
+    let mut stream = TcpStream::connect(up.admin).await.unwrap();
+    stream.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn admin_page(up: &Up, path: &str) -> String {
+    let mut stream = TcpStream::connect(up.admin).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_and_the_api_reload_and_a_bad_file_changes_nothing() {
+    let (one, two) = (Backend::text("one").await, Backend::text("two").await);
+    let up = Up::start(one.address, "");
+    let folder = up.file.parent().unwrap().to_owned();
+    write_config(&folder, [up.listen, up.admin], two.address, "");
+    assert!(reload(&up).await.contains("\"generation\": 2"));
+    let mut wire = Wire(TcpStream::connect(up.listen).await.unwrap());
+    assert_eq!(wire.get("/").await.1, "two");
+    write_config(&folder, [up.listen, up.admin], two.address, "queue: {timeout: soon}\nfancy: 1");
+    let refused = reload(&up).await;
+    assert!(refused.starts_with("HTTP/1.1 422") && refused.contains("queue.timeout: "), "{refused}");
+    assert!(refused.contains("fancy: is not a known key"), "{refused}");
+    assert_eq!(wire.get("/").await.1, "two");
+    let page = admin_page(&up, "/metrics").await;
+    assert!(page.contains("flurry_config_last_reload_failed 1\n"), "{page}");
+    assert!(page.contains("flurry_config_reloads_total{result=\"refused\"} 1\n"), "{page}");
+    write_config(&folder, [up.listen, up.admin], one.address, "");
+    up.signal(Signal::SIGHUP);
+    for _ in 0..200 {
+        if admin_page(&up, "/v1/config").await.contains("\"generation\": 3") {
+            break;
+        }
+        tokio::time::sleep(SECOND / 50).await;
+    }
+    assert_eq!(wire.get("/").await.1, "one");
+}

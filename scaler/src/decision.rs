@@ -107,12 +107,12 @@ impl Serialize for Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::{Bound, Driver};
+    use crate::reason::{Bound, Driver, Way};
     use crate::signal::Signal;
 
     fn driver(wants: u32) -> Driver {
         let window = Duration::from_secs(2);
-        Driver { signal: Signal::Concurrency, value: 44.0, window, target: 4.0, wants }
+        Driver { signal: Signal::Concurrency, value: 44.0, window, target: 4.0, wants, way: Way::Target }
     }
 
     fn decision(action: Action, to: u32, reason: Reason) -> Decision {
@@ -130,7 +130,8 @@ mod tests {
             serde_json::json!({
                 "at_seconds": 1.5, "action": "grow", "by": 5, "from": 3, "to": 8, "reason": sentence,
                 "rule": {"load": {
-                    "driver": {"signal": "concurrency", "value": 44.0, "window": 2.0, "target": 4.0, "wants": 11},
+                    "driver": {"signal": "concurrency", "value": 44.0, "window": 2.0, "target": 4.0, "wants": 11,
+                        "way": "target"},
                     "bound": {"max": {"max": 8}},
                 }},
             })

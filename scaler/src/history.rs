@@ -6,97 +6,98 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::signal::Signal;
-
 /// Buckets in the shortest window that is asked for.
 const BUCKETS_PER_SHORT_WINDOW: u32 = 10;
 
-/// Buckets kept at most, whatever the windows are.
+/// Buckets kept at most for each line, whatever the windows are.
 const MOST_BUCKETS: usize = 2000;
 
+/// Lines of samples, one for each measure; the caller numbers them.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     grain: Duration,
     keep: usize,
+    lines: Vec<Line>,
+}
+
+/// The samples of one measure.
+#[derive(Debug, Clone)]
+struct Line {
     /// Longest time between two samples that leaves no gap.
     gap: Duration,
     buckets: VecDeque<Bucket>,
-    lines: [Option<Line>; Signal::COUNT],
+    seen: Option<Seen>,
 }
 
-/// How long a signal has been seen without a gap.
+/// How long a measure has been seen without a gap.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+struct Seen {
     since: Duration,
     newest: Duration,
     value: f64,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Bucket {
     index: u64,
-    cells: [Cell; Signal::COUNT],
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Cell {
     sum: f64,
     count: u32,
 }
 
 impl History {
-    /// Keeps enough for windows from `short` to `long`.
-    pub(crate) fn new(short: Duration, long: Duration, gap: Duration) -> Self {
+    /// Keeps enough for windows from `short` to `long`. For each line, the longest time
+    /// between two samples that leaves no gap.
+    pub(crate) fn new(gaps: &[Duration], short: Duration, long: Duration) -> Self {
         let finest = (long / MOST_BUCKETS as u32).max(Duration::from_millis(1));
         let grain = (short / BUCKETS_PER_SHORT_WINDOW).max(finest);
         let keep = (span(long, grain) as usize).clamp(1, MOST_BUCKETS);
-        Self { grain, keep, gap, buckets: VecDeque::new(), lines: [None; Signal::COUNT] }
+        let line = |gap: &Duration| Line { gap: *gap, buckets: VecDeque::new(), seen: None };
+        Self { grain, keep, lines: gaps.iter().map(line).collect() }
     }
 
     /// Adds a value; `now` is never before an earlier one's.
-    pub(crate) fn put(&mut self, signal: Signal, value: f64, now: Duration) {
-        let index = self.index(now);
-        if self.buckets.back().is_none_or(|bucket| bucket.index < index) {
-            self.buckets.push_back(Bucket { index, ..Bucket::default() });
+    pub(crate) fn put(&mut self, line: usize, value: f64, now: Duration) {
+        let (index, keep) = (self.index(now), self.keep);
+        let line = &mut self.lines[line];
+        match line.buckets.back_mut() {
+            Some(bucket) if bucket.index >= index => {
+                bucket.sum += value;
+                bucket.count = bucket.count.saturating_add(1);
+            }
+            _ => line.buckets.push_back(Bucket { index, sum: value, count: 1 }),
         }
-        while self.buckets.len() > self.keep {
-            self.buckets.pop_front();
+        if line.buckets.len() > keep {
+            line.buckets.pop_front();
         }
-        if let Some(bucket) = self.buckets.back_mut() {
-            let cell = &mut bucket.cells[signal.index()];
-            cell.sum += value;
-            cell.count = cell.count.saturating_add(1);
-        }
-        let line = &mut self.lines[signal.index()];
-        let since = match line {
-            Some(line) if now.saturating_sub(line.newest) <= self.gap => line.since,
+        let since = match line.seen {
+            Some(seen) if now.saturating_sub(seen.newest) <= line.gap => seen.since,
             _ => now,
         };
-        *line = Some(Line { since, newest: now, value });
+        line.seen = Some(Seen { since, newest: now, value });
     }
 
-    /// The mean of a signal over the `window` that ends now; its newest value if the
+    /// The mean of a line over the `window` that ends now; its newest value if the
     /// window holds none; `None` if there never was one.
-    pub(crate) fn mean(&self, signal: Signal, window: Duration, now: Duration) -> Option<f64> {
-        let line = self.lines[signal.index()]?;
+    pub(crate) fn mean(&self, line: usize, window: Duration, now: Duration) -> Option<f64> {
         let first = (self.index(now) + 1).saturating_sub(span(window, self.grain));
-        let in_window = self.buckets.iter().rev().take_while(|bucket| bucket.index >= first);
+        let line = &self.lines[line];
+        let newest = line.seen?.value;
         let (mut sum, mut count) = (0.0, 0_u32);
-        for cell in in_window.map(|bucket| bucket.cells[signal.index()]).filter(|cell| cell.count > 0) {
-            sum += cell.sum / f64::from(cell.count);
+        for bucket in line.buckets.iter().rev().take_while(|bucket| bucket.index >= first) {
+            sum += bucket.sum / f64::from(bucket.count);
             count += 1;
         }
-        Some(if count == 0 { line.value } else { sum / f64::from(count) })
+        Some(if count == 0 { newest } else { sum / f64::from(count) })
     }
 
-    /// How old the newest value of a signal is.
-    pub(crate) fn age(&self, signal: Signal, now: Duration) -> Option<Duration> {
-        self.lines[signal.index()].map(|line| now.saturating_sub(line.newest))
+    /// How old the newest value of a line is.
+    pub(crate) fn age(&self, line: usize, now: Duration) -> Option<Duration> {
+        self.lines[line].seen.map(|seen| now.saturating_sub(seen.newest))
     }
 
-    /// How long a signal has been seen without a gap.
-    pub(crate) fn seen_for(&self, signal: Signal, now: Duration) -> Duration {
-        self.lines[signal.index()].map_or(Duration::ZERO, |line| now.saturating_sub(line.since))
+    /// How long a line has been seen without a gap.
+    pub(crate) fn seen_for(&self, line: usize, now: Duration) -> Duration {
+        self.lines[line].seen.map_or(Duration::ZERO, |seen| now.saturating_sub(seen.since))
     }
 
     fn index(&self, at: Duration) -> u64 {
@@ -113,14 +114,14 @@ fn span(window: Duration, grain: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const C: Signal = Signal::Concurrency;
+    const C: usize = 0;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
     fn history() -> History {
-        History::new(ms(2000), ms(10_000), ms(3000))
+        History::new(&[ms(3000); 2], ms(2000), ms(10_000))
     }
 
     #[test]
@@ -164,11 +165,11 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_for_any_windows_and_any_time() {
-        let mut history = History::new(ms(1), Duration::from_secs(1_000_000), ms(3000));
+        let mut history = History::new(&[ms(3000)], ms(1), Duration::from_secs(1_000_000));
         for step in 0..10_000 {
             history.put(C, 1.0, Duration::from_secs(step * 1000));
         }
-        assert!(history.buckets.len() <= MOST_BUCKETS);
+        assert!(history.lines[C].buckets.len() <= MOST_BUCKETS);
         history.put(C, 1.0, Duration::MAX);
         assert_eq!(history.mean(C, ms(1), Duration::MAX), Some(1.0));
     }

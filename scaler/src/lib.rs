@@ -11,26 +11,44 @@
 
 mod clock;
 mod decision;
+mod explain;
+mod forecast;
+mod formula;
+mod goal;
 mod history;
+pub mod journal;
 pub mod models;
+mod name;
 mod panic;
 mod policy;
 mod pool;
 mod rate;
 mod reason;
 mod rolling;
+mod sample;
 mod scaler;
+mod schedule;
 mod signal;
 pub mod simulate;
+mod step;
 mod victims;
 mod wish;
 pub mod yaml;
 
 pub use decision::{Action, Decision};
-pub use policy::{Direction, Policy, ScaleDown, ScaleUp, Targets};
+pub use explain::Explanation;
+pub use forecast::{Predict, Record};
+pub use formula::Formula;
+pub use name::Name;
+pub use policy::{
+    CustomSignal, Direction, Fallback, Mode, Origin, Policy, ScaleDown, ScaleUp, Targets, WhenMissing,
+};
 pub use pool::PoolView;
 pub use rate::{Rate, Select};
-pub use reason::{Bound, Driver, HoldReason, Reason};
+pub use reason::{Bound, Driver, HoldReason, Reason, Way};
+pub use sample::{Observed, Refused, Sample};
 pub use scaler::Scaler;
-pub use signal::{Observed, Reading, Refused, Sample, Signal};
+pub use schedule::Schedule;
+pub use signal::{Measure, Reading, Signal};
+pub use step::{Change, Step, Threshold};
 pub use victims::{BackendView, Phase, choose_victims};

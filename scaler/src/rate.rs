@@ -23,6 +23,8 @@ pub enum Select {
     Max,
     /// The one that allows the smaller change.
     Min,
+    /// None: nothing changes in this direction.
+    Disabled,
 }
 
 impl Rate {
@@ -31,6 +33,7 @@ impl Rate {
     fn allowed(&self, start: u32) -> u32 {
         let by_share = self.share.map(|share| (f64::from(start) * share - 1e-9).ceil() as u32);
         match (self.backends, by_share, self.select) {
+            (_, _, Select::Disabled) => 0,
             (Some(a), Some(b), Select::Max) => a.max(b),
             (Some(a), Some(b), Select::Min) => a.min(b),
             (Some(only), None, _) | (None, Some(only), _) => only,
@@ -101,6 +104,7 @@ mod tests {
         assert_eq!(rate(None, Some(0.1), Select::Max).allowed(72), 8);
         assert_eq!(rate(None, Some(0.1), Select::Max).allowed(10), 1);
         assert_eq!(rate(None, None, Select::Max).allowed(10), u32::MAX);
+        assert_eq!(rate(Some(4), None, Select::Disabled).allowed(10), 0);
     }
 
     #[test]

@@ -25,6 +25,30 @@ pub struct Driver {
     pub target: f64,
     /// Backends it wants, before any limit.
     pub wants: u32,
+    /// How it comes to that number.
+    pub way: Way,
+}
+
+/// How a signal comes to the number of backends it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// By its target.
+    Target,
+    /// By its target, but no backend is ready, and so no more than the cap.
+    FromZero,
+    /// By a step above its threshold, which stands as the target.
+    StepUp {
+        /// Backends it adds.
+        by: u32,
+    },
+    /// By a step below its threshold, which stands as the target.
+    StepDown {
+        /// Backends it removes.
+        by: u32,
+    },
+    /// It is beyond no threshold of its steps.
+    BetweenSteps,
 }
 
 /// A rule that kept a decision from going as far as the load asked.
@@ -71,6 +95,54 @@ pub enum Bound {
         /// The window.
         #[serde(serialize_with = "seconds")]
         window: Duration,
+    },
+    /// Fewer backends were wanted a while ago, and might be again.
+    StabilisedUp {
+        /// Fewest backends wanted within the window.
+        lowest: u32,
+        /// The window.
+        #[serde(serialize_with = "seconds")]
+        window: Duration,
+    },
+    /// The tier changed a moment ago.
+    CoolDown {
+        /// The direction that waits.
+        direction: Direction,
+        /// Time until it may go on.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// A floor by the calendar.
+    Scheduled {
+        /// Fewest backends.
+        min: u32,
+        /// Time until the floor is gone.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// A floor by what was wanted at this time before.
+    Forecast {
+        /// Fewest backends.
+        min: u32,
+        /// How far the forecast looks ahead.
+        #[serde(serialize_with = "seconds")]
+        ahead: Duration,
+    },
+    /// A floor because nothing is known of the load.
+    Fallback {
+        /// Fewest backends.
+        min: u32,
+        /// Time without any signal.
+        #[serde(serialize_with = "seconds")]
+        blind: Duration,
+    },
+    /// A size that someone asked for.
+    Manual {
+        /// Backends asked for.
+        backends: u32,
+        /// Time until the policy decides again; `None` until it is told to.
+        #[serde(serialize_with = "maybe_seconds")]
+        left: Option<Duration>,
     },
     /// Only ready backends can leave, and `min` of them stay.
     FewReady {
@@ -136,6 +208,15 @@ pub enum HoldReason {
         /// The limit.
         bound: Bound,
     },
+    /// The policy only recommends; this is what it would do.
+    Recommends {
+        /// The signal that decided, if it was one.
+        driver: Option<Driver>,
+        /// The limit.
+        bound: Option<Bound>,
+    },
+    /// Scaling is paused.
+    Paused,
     /// It is below `min` or above `max`, and a limit leaves no room to change that now.
     OutOfBounds {
         /// The bound that is missed.
@@ -176,4 +257,20 @@ pub enum Reason {
 
 pub(crate) fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
+}
+
+fn maybe_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
+
+impl Reason {
+    /// The same, of a policy that only recommends.
+    pub(crate) fn recommended(self) -> Self {
+        let (driver, bound) = match self {
+            Self::Load { driver, bound } | Self::Panic { driver, bound } => (Some(driver), bound),
+            Self::OutOfBounds { missed, .. } => (None, Some(missed)),
+            Self::Hold(_) => return self,
+        };
+        Self::Hold(HoldReason::Recommends { driver, bound })
+    }
 }

@@ -35,6 +35,21 @@ impl RollingMax {
     }
 }
 
+/// Rolling minimum, in the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct RollingMin(RollingMax);
+
+impl RollingMin {
+    pub(crate) fn new(window: Duration) -> Self {
+        Self(RollingMax::new(window))
+    }
+
+    /// Adds a value and returns the lowest of the window that ends now.
+    pub(crate) fn push(&mut self, value: u32, now: Duration) -> u32 {
+        u32::MAX - self.0.push(u32::MAX - value, now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +64,15 @@ mod tests {
         assert_eq!(rolling.push(2, s(31)), 3);
         assert_eq!(rolling.push(2, s(41)), 2);
         assert_eq!(rolling.push(9, s(41)), 9);
+    }
+
+    #[test]
+    fn the_lowest_value_counts_until_it_leaves_the_window() {
+        let s = Duration::from_secs;
+        let mut rolling = RollingMin::new(s(5));
+        let seen: Vec<u32> =
+            [(3, 0), (8, 2), (9, 5), (9, 6), (9, 8)].map(|(value, at)| rolling.push(value, s(at))).to_vec();
+        assert_eq!(seen, [3, 3, 3, 8, 9]);
     }
 
     #[test]

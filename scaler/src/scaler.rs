@@ -6,37 +6,59 @@
 //!
 //! It acts on nothing itself. The same calls give the same decisions.
 
+mod bounds;
 mod plan;
 
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::decision::{Action, Decision};
+use crate::forecast::Record;
+use crate::goal::{Goal, Goals};
 use crate::history::History;
+use crate::name::Name;
 use crate::panic::Panic;
-use crate::policy::Policy;
+use crate::policy::{Mode, Policy};
 use crate::pool::PoolView;
 use crate::rate::Moves;
-use crate::reason::{Bound, Reason};
-use crate::rolling::RollingMax;
-use crate::signal::{Observed, Reading, Sample, Signal};
+use crate::reason::{Bound, HoldReason, Reason};
+use crate::rolling::{RollingMax, RollingMin};
+use crate::sample::{Observed, Refused, Sample, believable};
+use crate::schedule::Calendar;
+use crate::signal::{Reading, Signal};
 use crate::yaml::Complaints;
 
+use bounds::{Bounds, Manual};
 use plan::Plan;
 
 /// The scaler of one tier. Its memory is bounded by the policy.
 #[derive(Debug, Clone)]
 pub struct Scaler {
     policy: Policy,
+    goals: Goals,
     clock: Clock,
+    /// A time of the clock, and the time since 1970 at that moment.
+    wall: Option<(Duration, Duration)>,
     history: History,
     panic: Panic,
-    /// What was wanted of late.
+    /// Most that was wanted of late.
     wanted: RollingMax,
+    /// Fewest that growing wanted of late.
+    wanted_all_along: RollingMin,
     came: Moves,
     went: Moves,
     last_growth: Option<Duration>,
+    last_shrink: Option<Duration>,
     ask_again_at: Option<Duration>,
+    /// When a signal was last fresh.
+    seen_at: Option<Duration>,
+    /// Seconds that a request takes, as last measured.
+    usual_service: Option<f64>,
+    manual: Option<Manual>,
+    calendar: Calendar,
+    record: Option<Record>,
+    /// The bounds of the last decision.
+    held_to: (u32, u32),
 }
 
 impl Scaler {
@@ -50,15 +72,26 @@ impl Scaler {
             return Err(complaints.into());
         }
         let short = policy.panic_window.min(policy.scale_up.window);
+        let goals = Goals::of(&policy);
         Ok(Self {
             clock: Clock::default(),
-            history: History::new(short, policy.stable_window, policy.stale_after),
+            wall: None,
+            history: History::new(&goals.gaps(), short, policy.stable_window),
+            goals,
             panic: Panic::default(),
             wanted: RollingMax::new(policy.scale_down.stabilisation),
+            wanted_all_along: RollingMin::new(policy.scale_up.stabilisation),
             came: Moves::default(),
             went: Moves::default(),
             last_growth: None,
+            last_shrink: None,
             ask_again_at: None,
+            seen_at: None,
+            usual_service: None,
+            manual: None,
+            calendar: Calendar::default(),
+            record: policy.predict.as_ref().map(Record::new),
+            held_to: (policy.min, policy.max),
             policy,
         })
     }
@@ -73,27 +106,100 @@ impl Scaler {
         self.panic.left(self.policy.stable_window, self.clock.latest())
     }
 
+    /// The signals with a target.
+    pub(crate) fn goals(&self) -> &[Goal] {
+        &self.goals.all
+    }
+
+    /// Fewest and most backends as of the last decision: the policy's, raised by a
+    /// schedule or a forecast, or a number asked for by hand.
+    pub fn held_to(&self) -> (u32, u32) {
+        self.held_to
+    }
+
+    /// Backends that were wanted at this time before, as far ahead as the policy looks;
+    /// `None` without a forecast or a record that reaches so far.
+    pub fn forecast(&self) -> Option<u32> {
+        self.forecast_at(self.clock.latest())
+    }
+
+    /// What is remembered of former days, to be kept; see [`Scaler::remember`].
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// Takes up what an earlier scaler remembered. Says whether it fits the policy.
+    pub fn remember(&mut self, record: Record) -> bool {
+        let fits = self.policy.predict.is_some_and(|predict| record.fits(&predict));
+        if fits {
+            self.record = Some(record);
+        }
+        fits
+    }
+
     /// What each signal of the policy says as of the last call.
     pub fn readings(&self) -> Vec<Reading> {
         let now = self.clock.latest();
-        let reading = |(signal, target): (Signal, f64)| Reading {
-            signal,
-            target,
-            value: self.history.mean(signal, self.policy.scale_up.window, now),
-            stable: self.history.mean(signal, self.policy.stable_window, now),
-            age: self.history.age(signal, now),
+        let reading = |goal: &Goal| Reading {
+            signal: goal.signal,
+            target: goal.target,
+            value: self.goals.mean(&goal.source, &self.history, self.policy.scale_up.window, now),
+            stable: self.goals.mean(&goal.source, &self.history, self.policy.stable_window, now),
+            age: self.goals.age(&goal.source, &self.history, now),
         };
-        self.policy.targets.all().map(reading).collect()
+        self.goals.all.iter().map(reading).collect()
+    }
+
+    /// Tells the time since 1970, for schedules and forecasts; as often as is liked.
+    pub fn set_wall_clock(&mut self, unix: Duration, now: Duration) {
+        self.wall = Some((self.clock.at(now), unix));
+    }
+
+    /// Holds the tier at so many backends (within `min` and `max`), for a time or until
+    /// [`Scaler::resume`].
+    pub fn hold_at(&mut self, backends: u32, time: Option<Duration>, now: Duration) {
+        let now = self.clock.at(now);
+        self.manual = Some(Manual { backends, until: time.map(|time| now.saturating_add(time)) });
+    }
+
+    /// Lets the policy decide again.
+    pub fn resume(&mut self) {
+        self.manual = None;
+    }
+
+    /// Acts, recommends, or pauses from now on.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.policy.mode = mode;
     }
 
     /// Takes in a sample; `now` is the time since the caller's start.
     pub fn observe(&mut self, sample: &Sample, now: Duration) -> Observed {
         let now = self.clock.at(now);
-        let (taken, refused) = sample.split(self.policy.drain_queue_within);
+        if let Some(service) = sample.service_time().filter(|service| *service > 0.0) {
+            self.usual_service = Some(service);
+        }
+        let (taken, refused) = sample.split(self.policy.drain_queue_within, self.usual_service);
         for (signal, value) in taken {
-            self.history.put(signal, value, now);
+            if let Some(line) = self.goals.line_of(signal) {
+                self.history.put(line, value, now);
+            }
         }
         Observed { refused }
+    }
+
+    /// Takes in a value of a signal that the policy defines; others are left out.
+    ///
+    /// # Errors
+    /// The value is no measurement.
+    pub fn observe_own(&mut self, name: Name, value: f64, now: Duration) -> Result<(), Refused> {
+        let (now, signal) = (self.clock.at(now), Signal::Custom(name));
+        if !believable(value) {
+            return Err(Refused { signal, value });
+        }
+        if let Some(line) = self.goals.line_of(signal) {
+            self.history.put(line, value, now);
+        }
+        Ok(())
     }
 
     /// Takes note of how many clones the engine granted of those asked for. After a
@@ -105,27 +211,41 @@ impl Scaler {
 
     /// Decides. The pool has to show what earlier decisions set off, see [`PoolView`].
     pub fn decide(&mut self, pool: &PoolView, now: Duration) -> Decision {
-        let at = now;
+        let (at, from) = (now, pool.capacity());
         let now = self.clock.at(now);
-        let from = pool.capacity();
-        let plan = self.plan(pool, now).within(&self.policy, from);
-        let (to, by, bound) = self.limit(&plan, pool, now);
-        let decision = |action, reason| Decision { at, from, to, action, reason };
+        let decision = |to, action, reason| Decision { at, from, to, action, reason };
+        if self.policy.mode == Mode::Paused {
+            return decision(from, Action::Hold, Reason::Hold(HoldReason::Paused));
+        }
+        let (plan, bounds) = self.plan(pool, now);
+        self.held_to = (bounds.min, bounds.max);
+        let (to, by, bound) = self.limit(&plan, &bounds, pool, now);
         if by == 0 {
-            return decision(Action::Hold, Reason::Hold(plan.held(bound)));
+            return decision(to, Action::Hold, Reason::Hold(plan.held(bound)));
+        }
+        let reason = plan.reason(bound);
+        if self.policy.mode == Mode::Recommend {
+            return decision(to, Action::Hold, reason.recommended());
         }
         if to > from {
             self.last_growth = Some(now);
             self.policy.scale_up.rate.iter().for_each(|rate| self.came.note(by, rate, now));
-            decision(Action::Grow { by }, plan.reason(bound))
+            decision(to, Action::Grow { by }, reason)
         } else {
+            self.last_shrink = Some(now);
             self.policy.scale_down.rate.iter().for_each(|rate| self.went.note(by, rate, now));
-            decision(Action::Shrink { by }, plan.reason(bound))
+            decision(to, Action::Shrink { by }, reason)
         }
     }
 
     /// What of a plan can be done at once: where to, by how many, and what limits it.
-    fn limit(&self, plan: &Plan, pool: &PoolView, now: Duration) -> (u32, u32, Option<Bound>) {
+    fn limit(
+        &self,
+        plan: &Plan,
+        bounds: &Bounds,
+        pool: &PoolView,
+        now: Duration,
+    ) -> (u32, u32, Option<Bound>) {
         let (from, to) = (pool.capacity(), plan.to);
         if to > from {
             let wanted = to - from;
@@ -137,7 +257,7 @@ impl Scaler {
             return (to, wanted.min(room), (wanted > room).then_some(surge));
         }
         let wanted = from - to;
-        let room = pool.ready.saturating_sub(self.policy.min);
+        let room = pool.ready.saturating_sub(bounds.min);
         let few = Bound::FewReady { ready: pool.ready };
         (to, wanted.min(room), (wanted > room).then_some(few))
     }
@@ -148,5 +268,7 @@ impl Scaler {
     }
 }
 
+#[cfg(test)]
+mod rule_tests;
 #[cfg(test)]
 mod tests;

@@ -1,67 +1,129 @@
-//! What the scaler is told about the load, and what of it can be believed.
+//! The measures that a policy can go by, and how each asks for backends.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
-/// A measure of load that a policy can have a target for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+use crate::name::Name;
+
+/// A measure that a policy can have a target for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Requests in flight plus requests queued, over the whole tier.
     Concurrency,
     /// Requests per second, over the whole tier.
     RequestsPerSecond,
+    /// Median latency in seconds.
+    P50Latency,
     /// 95th percentile of latency in seconds.
     P95Latency,
+    /// 99th percentile of latency in seconds.
+    P99Latency,
+    /// Wait for a backend in seconds.
+    QueueWait,
+    /// Share of requests that fail.
+    ErrorShare,
+    /// Share of the guests' processors that is busy.
+    Cpu,
+    /// Share of the guests' memory that is used.
+    Memory,
+    /// A signal that the policy defines.
+    Custom(Name),
+}
+
+/// How a signal asks for backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// It counts for the whole tier, and each backend takes its target of it.
+    Total,
+    /// It is a mean over backends, which falls in proportion as they get more.
+    PerBackend,
+    /// It is how well the tier does, not how much there is to do: over its target it adds
+    /// backends, and near it it keeps them.
+    Guard,
 }
 
 impl Signal {
-    /// How many signals there are.
-    pub(crate) const COUNT: usize = 3;
+    /// The signals that need no definition.
+    pub const BUILT_IN: [Self; 9] = [
+        Self::Concurrency,
+        Self::RequestsPerSecond,
+        Self::P50Latency,
+        Self::P95Latency,
+        Self::P99Latency,
+        Self::QueueWait,
+        Self::ErrorShare,
+        Self::Cpu,
+        Self::Memory,
+    ];
 
     /// Its name in policies and in labels of metrics.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Concurrency => "concurrency",
             Self::RequestsPerSecond => "requests_per_second",
+            Self::P50Latency => "p50_latency",
             Self::P95Latency => "p95_latency",
+            Self::P99Latency => "p99_latency",
+            Self::QueueWait => "queue_wait",
+            Self::ErrorShare => "error_share",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Custom(name) => name.as_str(),
         }
     }
 
-    /// The place of this signal in arrays over all signals.
-    pub(crate) fn index(self) -> usize {
-        self as usize
+    /// The signal of a name; one that the policy defines if it is not built in.
+    ///
+    /// # Errors
+    /// What a name must be.
+    pub fn of_name(name: &str) -> Result<Self, String> {
+        let built_in = Self::BUILT_IN.into_iter().find(|signal| signal.name() == name);
+        built_in.map_or_else(|| Name::new(name).map(Self::Custom), Ok)
+    }
+
+    /// How it asks for backends, unless the policy says otherwise.
+    pub fn measure(self) -> Measure {
+        match self {
+            Self::Concurrency | Self::RequestsPerSecond | Self::Custom(_) => Measure::Total,
+            Self::Cpu | Self::Memory => Measure::PerBackend,
+            Self::P50Latency | Self::P95Latency | Self::P99Latency | Self::QueueWait | Self::ErrorShare => {
+                Measure::Guard
+            }
+        }
+    }
+
+    /// A value of it for people, with its unit.
+    pub(crate) fn shown(self, value: f64) -> String {
+        match self {
+            Self::P50Latency | Self::P95Latency | Self::P99Latency | Self::QueueWait => {
+                format!("{} ms", short(value * 1e3))
+            }
+            Self::ErrorShare | Self::Cpu | Self::Memory => format!("{}%", short(value * 100.0)),
+            Self::Concurrency | Self::RequestsPerSecond | Self::Custom(_) => short(value),
+        }
     }
 }
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Concurrency => "concurrency",
             Self::RequestsPerSecond => "requests per second",
+            Self::P50Latency => "p50 latency",
             Self::P95Latency => "p95 latency",
+            Self::P99Latency => "p99 latency",
+            Self::QueueWait => "queue wait",
+            Self::ErrorShare => "error share",
+            Self::Concurrency | Self::Cpu | Self::Memory | Self::Custom(_) => self.name(),
         })
     }
 }
 
-/// The load of a tier at one moment. `None` is "not known", never zero.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Sample {
-    /// Requests being served by backends.
-    pub in_flight: Option<f64>,
-    /// Requests waiting for a backend; counts as 0 when not known.
-    pub queued: Option<f64>,
-    /// Requests that arrived per second.
-    pub requests_per_second: Option<f64>,
-    /// 95th percentile of latency, seconds; `None` when nothing ended.
-    pub p95_seconds: Option<f64>,
-    /// Mean time that backends took for a request, seconds, without the wait before them;
-    /// `None` when nothing ended. With it and `requests_per_second` a queue is not
-    /// mistaken for demand.
-    pub service_seconds: Option<f64>,
+impl Serialize for Signal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// What a signal of the policy says, and its target per backend.
@@ -77,144 +139,38 @@ pub struct Reading {
     /// Mean over the stable window.
     pub stable: Option<f64>,
     /// Age of its newest value.
+    #[serde(rename = "age_seconds", serialize_with = "age_seconds")]
     pub age: Option<Duration>,
 }
 
-/// What became of a sample.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Observed {
-    /// Values that cannot be; the others of the sample were taken.
-    pub refused: Vec<Refused>,
+fn age_seconds<S: Serializer>(age: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    age.map(|age| age.as_secs_f64()).serialize(serializer)
 }
 
-/// A value that was not believed: not finite, below zero, or beyond [`Sample::LARGEST`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Refused {
-    /// The signal that got no value because of it.
-    pub signal: Signal,
-    /// The value as given.
-    pub value: f64,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} is no measurement and was left out", self.signal, self.value)
-    }
-}
-
-impl Sample {
-    /// Largest value that is believed, for every signal. Beyond it, sums over a window
-    /// would lose the small values beside it.
-    pub const LARGEST: f64 = 1e9;
-
-    /// The believable values by signal, and the ones refused. A queue should be gone
-    /// within `drain`.
-    pub(crate) fn split(&self, drain: Duration) -> (Vec<(Signal, f64)>, Vec<Refused>) {
-        // A negative part must not hide in a sum that looks fine.
-        let bad_part = [self.in_flight, self.queued].into_iter().flatten().find(|value| !believable(*value));
-        let given = [
-            (Signal::Concurrency, bad_part.or(self.concurrency(drain))),
-            (Signal::RequestsPerSecond, self.requests_per_second),
-            (Signal::P95Latency, self.p95_seconds),
-        ];
-        let (mut taken, mut refused) = (Vec::with_capacity(given.len()), Vec::new());
-        for (signal, value) in given {
-            match value {
-                Some(value) if believable(value) => taken.push((signal, value)),
-                Some(value) => refused.push(Refused { signal, value }),
-                None => {}
-            }
-        }
-        (taken, refused)
-    }
-
-    /// Requests that want to be served at once.
-    ///
-    /// All that are in flight and queued, if nothing else is known. With the service time
-    /// it is what arrives (Little's law: rate x service time) and what it takes to drain
-    /// the queue in time: 400 requests of 20 ms that wait are gone in a second if 8 more
-    /// are served at once, not 400.
-    fn concurrency(&self, drain: Duration) -> Option<f64> {
-        let (in_flight, queued) = (self.in_flight?, self.queued.unwrap_or(0.0));
-        let all = in_flight + queued;
-        let (Some(rate), Some(service)) = (self.requests_per_second, self.service_seconds) else {
-            return Some(all);
-        };
-        if !believable(rate) || !believable(service) || drain.is_zero() {
-            return Some(all);
-        }
-        let arriving = in_flight.max(rate * service);
-        Some((arriving + queued * service / drain.as_secs_f64()).min(all))
-    }
-}
-
-fn believable(value: f64) -> bool {
-    (0.0..=Sample::LARGEST).contains(&value)
+/// A number with three digits that mean something at least.
+pub(crate) fn short(value: f64) -> String {
+    let rounded = if value.abs() >= 100.0 { value.round() } else { (value * 100.0).round() / 100.0 };
+    rounded.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DRAIN: Duration = Duration::from_secs(1);
-
-    fn sample(in_flight: f64, queued: f64) -> Sample {
-        Sample { in_flight: Some(in_flight), queued: Some(queued), ..Sample::default() }
-    }
-
     #[test]
-    fn queued_requests_count_as_load() {
-        let (taken, refused) = sample(3.0, 4.0).split(DRAIN);
-        assert_eq!(taken, [(Signal::Concurrency, 7.0)]);
-        assert!(refused.is_empty());
-    }
-
-    fn demand(sample: Sample) -> f64 {
-        sample.split(DRAIN).0[0].1
-    }
-
-    #[test]
-    fn a_queue_counts_as_what_it_takes_to_drain_it() {
-        let rates =
-            Sample { requests_per_second: Some(2000.0), service_seconds: Some(0.02), ..sample(8.0, 400.0) };
-        assert_eq!(demand(rates), 48.0);
-        let slow =
-            Sample { requests_per_second: Some(20.0), service_seconds: Some(3.0), ..sample(8.0, 400.0) };
-        assert_eq!(demand(slow), 408.0, "no more than there are");
-        let idle = Sample { requests_per_second: Some(0.0), service_seconds: Some(0.02), ..sample(8.0, 0.0) };
-        assert_eq!(demand(idle), 8.0, "no fewer than are in flight");
-    }
-
-    #[test]
-    fn without_a_service_time_that_can_be_a_queue_counts_in_full() {
-        for service_seconds in [None, Some(f64::NAN), Some(-1.0)] {
-            let given = Sample { requests_per_second: Some(2000.0), service_seconds, ..sample(8.0, 400.0) };
-            assert_eq!(demand(given), 408.0);
+    fn every_signal_is_found_by_its_name() {
+        for signal in Signal::BUILT_IN {
+            assert_eq!(Signal::of_name(signal.name()), Ok(signal));
         }
-        assert_eq!(demand(Sample { service_seconds: Some(0.02), ..sample(8.0, 400.0) }), 408.0);
+        let own = Signal::of_name("jobs").expect("a name");
+        assert_eq!((own.name(), own.measure()), ("jobs", Measure::Total));
+        assert!(Signal::of_name("no such name").is_err());
     }
 
     #[test]
-    fn what_is_not_known_is_not_zero() {
-        let (taken, refused) = Sample { queued: Some(2.0), ..Sample::default() }.split(DRAIN);
-        assert!(taken.is_empty() && refused.is_empty());
-    }
-
-    #[test]
-    fn values_that_cannot_be_are_refused_and_the_others_taken() {
-        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, Sample::LARGEST * 2.0] {
-            let given = Sample { requests_per_second: Some(5.0), ..sample(bad, 0.0) };
-            let (taken, refused) = given.split(DRAIN);
-            assert_eq!(taken, [(Signal::RequestsPerSecond, 5.0)]);
-            assert_eq!(refused.len(), 1, "{bad}");
-        }
-        assert!(sample(Sample::LARGEST, 0.0).split(DRAIN).1.is_empty());
-    }
-
-    #[test]
-    fn a_negative_queue_does_not_hide_in_the_sum() {
-        let (taken, refused) = sample(10.0, -3.0).split(DRAIN);
-        assert!(taken.is_empty());
-        assert_eq!(refused[0].to_string(), "concurrency of -3 is no measurement and was left out");
+    fn values_are_shown_with_their_unit() {
+        assert_eq!(Signal::P99Latency.shown(0.2), "200 ms");
+        assert_eq!(Signal::Cpu.shown(0.705), "70.5%");
+        assert_eq!(Signal::Concurrency.shown(41.234), "41.23");
     }
 }

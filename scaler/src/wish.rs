@@ -4,17 +4,17 @@
 //! of the policy's tolerance between them: a load that only jitters by the tolerance
 //! around its mean never makes the tier shrink and then grow again.
 
+mod guards;
+mod steps;
+
 use std::time::Duration;
 
+use crate::goal::{Goal, Goals, Source};
 use crate::history::History;
-use crate::policy::Policy;
+use crate::policy::{Policy, WhenMissing};
 use crate::pool::PoolView;
-use crate::reason::{Driver, HoldReason};
-use crate::signal::Signal;
-
-/// A latency far over its target at most doubles the tier at a time: latency does not
-/// fall in proportion, and a slow dependency would drive the tier to its maximum.
-const LATENCY_GROWTH: f64 = 2.0;
+use crate::reason::{Driver, HoldReason, Way};
+use crate::signal::{Measure, Signal};
 
 /// In a panic the newest part of its window counts on its own: after a leap the mean of
 /// the whole window still holds the time before, and every second counts.
@@ -41,72 +41,92 @@ pub(crate) struct Wish {
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     pub(crate) policy: &'a Policy,
+    pub(crate) goals: &'a Goals,
     pub(crate) history: &'a History,
     pub(crate) pool: &'a PoolView,
     pub(crate) now: Duration,
     /// Whether a panic is on.
     pub(crate) panicking: bool,
-    /// Whether latency can have answered to the last growth.
-    pub(crate) settled: bool,
+    /// Time since the tier grew; `None` while clones are on their way.
+    pub(crate) grown_for: Option<Duration>,
+    /// Time since it grew or shrank; `None` while clones are on their way.
+    pub(crate) changed_for: Option<Duration>,
+}
+
+impl Inputs<'_> {
+    fn mean(&self, source: &Source, window: Duration) -> Option<f64> {
+        self.goals.mean(source, self.history, window, self.now)
+    }
+
+    fn is_fresh(&self, source: &Source) -> bool {
+        self.goals.is_fresh(source, self.history, self.now)
+    }
 }
 
 impl Wish {
     /// Asks all signals of the policy.
     pub(crate) fn of(inputs: Inputs<'_>) -> Result<Self, HoldReason> {
-        let targets = &inputs.policy.targets;
-        let loads = [
-            (Signal::Concurrency, targets.concurrency),
-            (Signal::RequestsPerSecond, targets.requests_per_second),
-        ];
         let mut wish: Option<Self> = None;
         let mut missing = None;
         let mut youngest: Option<Duration> = None;
-        for (signal, target) in loads.into_iter().filter_map(|(signal, target)| Some((signal, target?))) {
-            let age = inputs.history.age(signal, inputs.now);
-            if age.is_some_and(|age| age <= inputs.policy.stale_after) {
-                let asked = Self::of_load(inputs, signal, target);
-                wish = Some(wish.map_or(asked, |wish| wish.or(asked)));
-            } else {
-                missing = Some(signal);
-                youngest = youngest.into_iter().chain(age).min();
+        let loads = inputs.goals.all.iter().filter(|goal| goal.measure != Measure::Guard);
+        for goal in loads {
+            match Self::of_load(inputs, goal) {
+                Some(asked) => wish = Some(wish.map_or(asked, |wish| wish.or(asked))),
+                None => {
+                    missing = Some(goal.signal);
+                    let age = inputs.goals.age(&goal.source, inputs.history, inputs.now);
+                    youngest = youngest.into_iter().chain(age).min();
+                }
             }
+        }
+        for asked in steps::wishes(inputs) {
+            wish = Some(wish.map_or(asked, |wish| wish.or(asked)));
         }
         let limit = inputs.policy.stale_after;
         let mut wish = wish.ok_or(match youngest {
             Some(age) => HoldReason::Stale { age, limit },
             None => HoldReason::NoSamplesYet,
         })?;
-        wish.missing = missing;
-        Ok(wish.with_latency(inputs))
+        wish.missing = missing.filter(|_| inputs.policy.when_missing == WhenMissing::Keep);
+        Ok(guards::add(wish, inputs))
     }
 
-    fn of_load(inputs: Inputs<'_>, signal: Signal, target: f64) -> Self {
+    /// What a signal that counts load asks for; `None` if it is not fresh or no number.
+    fn of_load(inputs: Inputs<'_>, goal: &Goal) -> Option<Self> {
         let Inputs { policy, pool, .. } = inputs;
-        let mean = |window| inputs.history.mean(signal, window, inputs.now).unwrap_or(0.0);
+        if !inputs.is_fresh(&goal.source) {
+            return None;
+        }
+        // A mean over backends stands for that times the backends it was taken over.
+        let over = if goal.measure == Measure::PerBackend { f64::from(pool.ready) } else { 1.0 };
+        let asks = |value: f64| goal.activation.is_none_or(|above| value > above);
+        let mean = |window| inputs.mean(&goal.source, window).map(|value| value * over);
         let driver = |window: Duration, value: f64, share_of_target: f64| {
-            let wants = ceil(value / (target * share_of_target));
-            Driver { signal, value, window, target, wants }
+            let wants = if asks(value / over) { ceil(value / (goal.target * share_of_target)) } else { 0 };
+            Driver { signal: goal.signal, value, window, target: goal.target, wants, way: Way::Target }
         };
-        let short = mean(policy.panic_window);
-        let over_threshold = short >= policy.panic_threshold * target * f64::from(pool.ready.max(1));
+        let short = mean(policy.panic_window)?;
+        let threshold = policy.panic_threshold * goal.target * f64::from(pool.ready.max(1));
+        let over_threshold = short >= threshold && asks(short / over);
         let panicking = over_threshold || inputs.panicking;
         let windows = [
             panicking.then_some(policy.panic_window),
             over_threshold.then_some(policy.panic_window / NEWEST_PART),
             Some(policy.scale_up.window),
         ];
-        let ups = windows.into_iter().flatten().map(|window| driver(window, mean(window), 1.0));
-        let up = ups.reduce(greater).unwrap_or(driver(policy.scale_up.window, 0.0, 1.0));
-        let capacity = target * f64::from(pool.capacity());
-        let beyond = up.value > capacity * (1.0 + policy.tolerance) || over_threshold;
-        Self {
+        let ups = windows.into_iter().flatten().filter_map(|window| Some(driver(window, mean(window)?, 1.0)));
+        let up = capped(ups.reduce(greater)?, policy, pool);
+        let capacity = goal.target * f64::from(pool.capacity());
+        let beyond = up.value > capacity * (1.0 + policy.tolerance_up()) || over_threshold;
+        Some(Self {
             up,
             grow: Some(up).filter(|up| beyond && up.wants > pool.capacity()),
-            keep: driver(policy.stable_window, mean(policy.stable_window), 1.0 - policy.tolerance),
+            keep: driver(policy.stable_window, mean(policy.stable_window)?, 1.0 - policy.tolerance_down()),
             over_threshold,
             missing: None,
-            seen: inputs.history.seen_for(signal, inputs.now),
-        }
+            seen: inputs.goals.seen_for(&goal.source, inputs.history, inputs.now),
+        })
     }
 
     /// The wishes of two signals: the greater one wins in every respect.
@@ -123,34 +143,15 @@ impl Wish {
             seen: self.seen.min(other.seen),
         }
     }
+}
 
-    /// Latency only adds: it grows the tier when over its target, and keeps it while near.
-    /// Missing latency says nothing; a tier without requests has none.
-    fn with_latency(self, inputs: Inputs<'_>) -> Self {
-        let Inputs { policy, history, pool, now, .. } = inputs;
-        let signal = Signal::P95Latency;
-        let fresh = history.age(signal, now).is_some_and(|age| age <= policy.stale_after);
-        let Some(target) = policy.targets.p95_latency.map(|target| target.as_secs_f64()).filter(|_| fresh)
-        else {
-            return self;
-        };
-        let window = policy.scale_up.window;
-        let value = history.mean(signal, window, now).unwrap_or(0.0);
-        let over = value > target * (1.0 + policy.tolerance);
-        let near = value > target * (1.0 - policy.tolerance);
-        let scaled = ceil(f64::from(pool.ready) * (value / target).min(LATENCY_GROWTH));
-        let wants = if over && inputs.settled { scaled.max(pool.capacity()) } else { pool.capacity() };
-        let driver = Driver { signal, value, window, target, wants };
-        let mut wish = self;
-        if over && wants > pool.capacity() {
-            wish.up = greater(wish.up, driver);
-            wish.grow = Some(wish.grow.map_or(driver, |grow| greater(grow, driver)));
-        }
-        if near {
-            wish.keep = greater(wish.keep, driver);
-        }
-        wish
+/// While no backend is ready, what waits may be the backlog of minutes: no more is asked
+/// for than the policy's cap.
+fn capped(driver: Driver, policy: &Policy, pool: &PoolView) -> Driver {
+    if pool.ready > 0 || driver.wants <= policy.from_zero_cap {
+        return driver;
     }
+    Driver { wants: policy.from_zero_cap, way: Way::FromZero, ..driver }
 }
 
 /// The driver that wants more; the first one if they agree.

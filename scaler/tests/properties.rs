@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use scaler::{
-    Action, BackendView, Decision, Phase, Policy, PoolView, Rate, Reason, Sample, Scaler, Select,
-    choose_victims,
+    Action, BackendView, Change, Decision, Fallback, Phase, Policy, PoolView, Rate, Reason, Sample, Scaler,
+    Select, Signal, Step, Threshold, choose_victims,
 };
 
 const TICK: Duration = Duration::from_millis(500);
@@ -62,6 +62,36 @@ prop_compose! {
     }
 }
 
+/// Rules beside targets and windows.
+#[derive(Debug, Clone)]
+struct Rules {
+    times: (Duration, Duration, Duration),
+    cap: u32,
+    fallback: Option<Fallback>,
+    steps: Vec<Step>,
+}
+
+prop_compose! {
+    fn rules()(
+        times in (0_u64..8, 0_u64..20, 0_u64..20),
+        cap in 1_u32..9,
+        after in proptest::option::of(1_u64..9),
+        add in proptest::option::of((1.0_f64..20.0, 1_u32..9)),
+        remove in proptest::option::of((0.0_f64..1.0, 0.1_f64..1.0)),
+    ) -> Rules {
+        let s = Duration::from_secs;
+        let step = |when, change| Step { signal: Signal::Concurrency, when, change };
+        let add = add.map(|(above, by)| step(Threshold::Above(above), Change::Backends(by)));
+        let remove = remove.map(|(below, by)| step(Threshold::Below(below), Change::Share(by)));
+        Rules {
+            times: (s(times.0), s(times.1), s(times.2)),
+            cap,
+            fallback: after.map(|after| Fallback { after: s(after), backends: 1 }),
+            steps: add.into_iter().chain(remove).collect(),
+        }
+    }
+}
+
 prop_compose! {
     fn policies()(
         min in 1_u32..4,
@@ -74,6 +104,7 @@ prop_compose! {
         surge in 1_u32..10,
         up in proptest::option::of(rates()),
         down in proptest::option::of(rates()),
+        rules in rules(),
     ) -> Policy {
         let mut policy = Policy { min, max: min + more, tolerance, surge, ..Policy::default() };
         policy.targets.concurrency = Some(target);
@@ -83,6 +114,9 @@ prop_compose! {
         policy.scale_up.rate = up;
         policy.scale_down.rate = down;
         policy.scale_down.stabilisation = Duration::from_secs(stabilisation);
+        (policy.scale_up.stabilisation, policy.scale_up.cool_down, policy.scale_down.cool_down) = rules.times;
+        (policy.from_zero_cap, policy.fallback, policy.steps) = (rules.cap, rules.fallback, rules.steps);
+        policy.fallback = policy.fallback.map(|fallback| Fallback { backends: policy.min, ..fallback });
         policy
     }
 }
@@ -141,6 +175,9 @@ proptest! {
         // before: only the load differs.
         let mut policy = policy;
         (policy.scale_up.rate, policy.scale_down.rate) = (None, None);
+        // Steps and cool-downs depend on when it last changed.
+        policy.steps.clear();
+        (policy.scale_up.cool_down, policy.scale_down.cool_down) = (Duration::ZERO, Duration::ZERO);
         let pool = PoolView { ready, starting, retiring: 0 };
         let wanted = |factor: f64| {
             let mut scaler = Scaler::new(policy.clone()).expect("a valid policy");

@@ -12,7 +12,7 @@ use snowflock_engine::mcdist::message::{
 };
 use snowflock_engine::mcdist::seal::SessionId;
 use snowflock_engine::memory::Region;
-use snowflock_engine::memory::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
+use snowflock_engine::memory::protocol::{Answer, CheckpointId, GuestId, Request};
 use snowflock_engine::shim_protocol;
 use snowflock_engine::wire::frame::MAX_FRAME;
 use snowflock_engine::wire::{GuestMessage, HookEvent, HostMessage, RequestId, Vitals};
@@ -143,8 +143,7 @@ fn no_damage_makes_the_memory_decoder_do_worse_than_refuse() {
         Request::Freeze { guest, checkpoint },
         Request::Prefetch,
     ];
-    let answers =
-        [Answer::Done, Answer::Stats(Stats::default()), Answer::Failed { why: "a \"quote\"".into() }];
+    let answers = [Answer::Done, Answer::Stats(Box::default()), Answer::Failed { why: "a \"quote\"".into() }];
     let good: Vec<_> = requests
         .iter()
         .map(|request| serde_json::to_vec(request).unwrap())

@@ -1,4 +1,4 @@
-//! Asks a running Flurry for its status document.
+//! Asks a running Flurry for its status document, and takes orders to it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::routes::ORDER_HEADER;
 use super::status::Status;
+use crate::front::Order;
 
 /// The longest time for a document.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +31,9 @@ pub enum FetchError {
     /// Something else listens there.
     #[error("{0} answered {1}: it is no admin listener of Flurry")]
     Answer(SocketAddr, StatusCode),
+    /// An order was not taken.
+    #[error("{0}")]
+    Refused(String),
     /// The document is none.
     #[error("{0} answered with no status document: {1}")]
     Document(SocketAddr, #[source] serde_json::Error),
@@ -42,25 +47,52 @@ pub enum FetchError {
 /// # Errors
 /// [`FetchError`], always with the address.
 pub async fn fetch_status(admin: SocketAddr) -> Result<Status, FetchError> {
-    let timed_out = |_| FetchError::Timeout(admin, TIMEOUT);
-    let page = tokio::time::timeout(TIMEOUT, fetch(admin)).await.map_err(timed_out)??;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = http::Uri::from_static("/v1/status");
+    let (status, page) = ask(admin, request).await?;
+    if status != StatusCode::OK {
+        return Err(FetchError::Answer(admin, status));
+    }
     serde_json::from_slice(&page).map_err(|error| FetchError::Document(admin, error))
 }
 
-async fn fetch(admin: SocketAddr) -> Result<Bytes, FetchError> {
+/// Sends an order to the scaler; returns what the listener says.
+///
+/// # Errors
+/// [`FetchError`], always with the address.
+pub async fn send_order(admin: SocketAddr, order: Order) -> Result<String, FetchError> {
+    let request = Request::post(format!("/v1/scaling?{}", order.query()))
+        .header(ORDER_HEADER, "1")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| FetchError::Exchange(admin, error.into()))?;
+    let (status, page) = ask(admin, request).await?;
+    let said = String::from_utf8_lossy(&page).into_owned();
+    match status {
+        StatusCode::ACCEPTED => Ok(said),
+        StatusCode::CONFLICT | StatusCode::BAD_REQUEST => Err(FetchError::Refused(said.trim().to_owned())),
+        other => Err(FetchError::Answer(admin, other)),
+    }
+}
+
+async fn ask(admin: SocketAddr, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), FetchError> {
+    let timed_out = |_| FetchError::Timeout(admin, TIMEOUT);
+    tokio::time::timeout(TIMEOUT, exchange(admin, request)).await.map_err(timed_out)?
+}
+
+async fn exchange(
+    admin: SocketAddr,
+    mut request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Bytes), FetchError> {
     let broke = |error: hyper::Error| FetchError::Exchange(admin, error.into());
     let stream = TcpStream::connect(admin).await.map_err(|error| FetchError::Connect(admin, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
+    request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("flurry"));
     let exchange = async {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = http::Uri::from_static("/v1/status");
-        request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("flurry"));
         let answer = sender.send_request(request).await.map_err(broke)?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchError::Answer(admin, answer.status()));
-        }
+        let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_DOCUMENT).collect().await;
-        body.map(|body| body.to_bytes()).map_err(|error| FetchError::Exchange(admin, error))
+        let body = body.map_err(|error| FetchError::Exchange(admin, error))?;
+        Ok((status, body.to_bytes()))
     };
     tokio::pin!(exchange);
     tokio::select! {

@@ -3,31 +3,39 @@
 //! Workers count in memory of their own (see [`crate::load`]); nothing on the way of a
 //! request knows of Prometheus. A backend's series end when it leaves the pool.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
-use super::families::{Series, counter, family, gauge};
+use super::families::{Series, counter, family, gauge, label};
+use crate::front::Reloads;
 use crate::load::{DURATION_BOUNDS, Load, WorkerCounters};
 use crate::pool::{Pool, State};
+use crate::route::Plan;
 
-/// Reads the counters of pool and workers.
+/// Words for classes of status.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Reads the counters of pools and workers.
 pub struct Meter {
-    pool: Pool,
+    plan: Arc<ArcSwap<Plan>>,
     load: Load,
+    reloads: Arc<Reloads>,
     desc: Option<Desc>,
 }
 
 impl Meter {
-    /// A meter over one pool and its workers.
-    pub fn new(pool: Pool, load: Load) -> Self {
+    /// A meter over what workers follow and count.
+    pub fn new(plan: Arc<ArcSwap<Plan>>, load: Load, reloads: Arc<Reloads>) -> Self {
         let about = "Constant 1, with the version of the running program.".to_owned();
         let desc = Desc::new("flurry_build_info".to_owned(), about, vec![], Default::default()).ok();
-        Self { pool, load, desc }
+        Self { plan, load, reloads, desc }
     }
 
     fn requests(&self) -> Vec<MetricFamily> {
         let class = |class: usize| self.load.sum(|worker| &worker.by_class[class]) as f64;
-        const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
         let by_class = CLASSES.iter().enumerate().map(|(index, name)| (vec![("class", *name)], class(index)));
         let plain = |name, help, of: fn(&WorkerCounters) -> &crate::load::Counter| {
             counter(name, help, vec![(vec![], self.load.sum(of) as f64)])
@@ -72,37 +80,76 @@ impl Meter {
     }
 
     fn durations(&self) -> MetricFamily {
-        let mut below = 0;
-        let mut buckets = Vec::new();
-        for (index, bound) in DURATION_BOUNDS.iter().enumerate() {
-            below += self.load.sum(|worker| &worker.by_bound[index]);
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(below);
-            buckets.push(bucket);
-        }
-        let above = self.load.sum(|worker| &worker.by_bound[DURATION_BOUNDS.len()]);
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(below + above);
-        histogram.set_sample_sum(self.load.sum(|worker| &worker.latency_sum_us) as f64 / 1e6);
-        let mut metric = Metric::default();
-        metric.set_histogram(histogram);
+        let of = |index: usize| self.load.sum(|worker| &worker.by_bound[index]);
+        let metric = histogram(of, self.load.sum(|worker| &worker.latency_sum_us));
         let help = "Time from the head of a request to the end of its answer.";
         family("flurry_request_duration_seconds", help, MetricType::HISTOGRAM, vec![metric])
     }
 
-    fn gauges(&self) -> Vec<MetricFamily> {
-        let snapshot = self.pool.snapshot();
-        let in_state = |state: State| snapshot.all.iter().filter(|it| it.state() == state).count() as f64;
-        let states = [State::Probing, State::Ready, State::Ejected, State::Draining];
-        let by_state = states.iter().map(|state| (vec![("state", state.word())], in_state(*state)));
+    fn routes(&self, plan: &Plan) -> Vec<MetricFamily> {
+        let routes: Vec<_> = plan.all().collect();
+        let mut requests = Vec::new();
+        let mut durations = Vec::new();
+        for route in &routes {
+            for (class, name) in CLASSES.iter().enumerate() {
+                let labels = vec![("route", &*route.name), ("class", *name)];
+                requests.push((labels, route.load.sum(|it| &it.by_class[class]) as f64));
+            }
+            let of = |index: usize| route.load.sum(|it| &it.by_bound[index]);
+            let mut metric = histogram(of, route.load.sum(|it| &it.latency_sum_us));
+            metric.set_label(vec![label("route", &route.name)]);
+            durations.push(metric);
+        }
+        vec![
+            counter("flurry_route_requests_total", "Requests that ended, by route and class.", requests),
+            family(
+                "flurry_route_request_duration_seconds",
+                "Time from the head of a request to the end of its answer, by route.",
+                MetricType::HISTOGRAM,
+                durations,
+            ),
+        ]
+    }
+
+    fn configuration(&self, plan: &Plan) -> Vec<MetricFamily> {
+        let reloads = [("taken", self.reloads.taken()), ("refused", self.reloads.refused())];
+        let series = |(result, count): (&'static str, u64)| (vec![("result", result)], count as f64);
+        let failed = f64::from(u8::from(self.reloads.error().is_some()));
+        vec![
+            counter(
+                "flurry_config_reloads_total",
+                "New configurations, by how they were taken.",
+                reloads.map(series).to_vec(),
+            ),
+            gauge(
+                "flurry_config_generation",
+                "The configuration in force; 1 is the first.",
+                vec![(vec![], plan.generation as f64)],
+            ),
+            gauge(
+                "flurry_config_last_reload_failed",
+                "1 if the last new configuration was refused.",
+                vec![(vec![], failed)],
+            ),
+        ]
+    }
+
+    fn gauges(&self, pools: &[&Pool]) -> Vec<MetricFamily> {
+        let snapshots: Vec<_> = pools.iter().map(|pool| (pool.name(), pool.snapshot())).collect();
+        let mut by_state = Vec::new();
+        for (name, snapshot) in &snapshots {
+            for state in [State::Probing, State::Ready, State::Ejected, State::Draining] {
+                let count = snapshot.all.iter().filter(|it| it.state() == state).count();
+                by_state.push((vec![("pool", *name), ("state", state.word())], count as f64));
+            }
+        }
+        let sum = |of: fn(&Pool) -> u64| pools.iter().map(|pool| of(pool)).sum::<u64>() as f64;
         let plain = |name, help, value: f64| gauge(name, help, vec![(vec![], value)]);
         vec![
-            plain("flurry_in_flight_requests", "Requests being served.", self.pool.in_flight() as f64),
-            plain("flurry_queued_requests", "Requests waiting for a backend.", self.pool.queued() as f64),
+            plain("flurry_in_flight_requests", "Requests being served.", sum(Pool::in_flight)),
+            plain("flurry_queued_requests", "Requests waiting for a backend.", sum(|it| it.queued() as u64)),
             plain("flurry_connections_open", "Connections of clients.", self.load.sum(|w| &w.open) as f64),
-            gauge("flurry_backends", "Backends by state.", by_state.collect()),
+            gauge("flurry_backends", "Backends by pool and state.", by_state),
             gauge(
                 "flurry_build_info",
                 "Constant 1, with the version of the running program.",
@@ -111,10 +158,12 @@ impl Meter {
         ]
     }
 
-    fn backends(&self) -> Vec<MetricFamily> {
-        let snapshot = self.pool.snapshot();
+    fn backends(pools: &[&Pool]) -> Vec<MetricFamily> {
+        let snapshots: Vec<_> = pools.iter().map(|pool| (pool.name(), pool.snapshot())).collect();
         let series = |value: fn(&crate::pool::Backend) -> f64| -> Vec<Series<'_>> {
-            snapshot.all.iter().map(|it| (vec![("backend", it.id().as_str())], value(it))).collect()
+            let all =
+                snapshots.iter().flat_map(|(name, snapshot)| snapshot.all.iter().map(move |it| (name, it)));
+            all.map(|(name, it)| (vec![("pool", *name), ("backend", it.id().as_str())], value(it))).collect()
         };
         vec![
             counter(
@@ -136,13 +185,37 @@ impl Meter {
     }
 }
 
+/// A histogram over [`DURATION_BOUNDS`]; `of` is the count of each bound, the last one is
+/// for everything above.
+fn histogram(of: impl Fn(usize) -> u64, sum_us: u64) -> Metric {
+    let mut below = 0;
+    let mut buckets = Vec::new();
+    for (index, bound) in DURATION_BOUNDS.iter().enumerate() {
+        below += of(index);
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(below);
+        buckets.push(bucket);
+    }
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(below + of(DURATION_BOUNDS.len()));
+    histogram.set_sample_sum(sum_us as f64 / 1e6);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    metric
+}
+
 impl Collector for Meter {
     fn desc(&self) -> Vec<&Desc> {
         self.desc.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let all = [self.requests(), self.gauges(), self.backends()];
-        all.into_iter().flatten().filter(|family| !family.get_metric().is_empty()).collect()
+        let plan = self.plan.load();
+        let pools = plan.pools();
+        let balancer = [self.requests(), self.gauges(&pools), self.configuration(&plan)];
+        let all = balancer.into_iter().chain([Self::backends(&pools), self.routes(&plan)]);
+        all.flatten().filter(|family| !family.get_metric().is_empty()).collect()
     }
 }

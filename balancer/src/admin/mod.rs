@@ -1,4 +1,5 @@
-//! The admin listener: what Flurry tells about itself. Read only.
+//! The admin listener: what Flurry tells about itself, where it is told to read its
+//! configuration again, and where the scaler gets orders.
 
 mod client;
 pub(crate) mod families;
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use client::{FetchError, fetch_status};
+pub use client::{FetchError, fetch_status, send_order};
 pub use meter::Meter;
 pub use table::table;
 
@@ -53,8 +54,8 @@ pub(crate) async fn serve(listener: TcpListener, handles: Handles) {
 
 async fn serve_one(stream: TcpStream, handles: Handles) {
     let service = service_fn(move |request| {
-        let answer = routes::answer(&request, &handles);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+        let handles = handles.clone();
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(request, handles).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -73,6 +73,44 @@ pub struct ScalingStatus {
     pub starting: u32,
     /// Clones that are draining.
     pub retiring: u32,
+    /// What the scaler goes by; empty for a tier that is not scaled.
+    pub scaler: ScalerStatus,
+}
+
+/// What the scaler of a tier goes by now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScalerStatus {
+    /// `active`, `recommend` or `paused`.
+    pub mode: String,
+    /// Fewest backends now: `min`, raised by schedules, forecasts, or by hand.
+    pub min: u32,
+    /// Most backends now.
+    pub max: u32,
+    /// Seconds until the panic ends if the load stays low; `None` without one.
+    pub panic_seconds: Option<f64>,
+    /// Backends wanted at this time in former seasons.
+    pub forecast: Option<u32>,
+    /// What every signal of the policy says.
+    pub signals: Vec<SignalStatus>,
+    /// One sentence for each thing that would lead to another decision.
+    pub would_change: Vec<String>,
+}
+
+/// A signal of the policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SignalStatus {
+    /// Its name.
+    pub signal: String,
+    /// Its target per backend, seconds for times.
+    pub target: f64,
+    /// Mean over the window for growing, for the whole tier.
+    pub value: Option<f64>,
+    /// Mean over the stable window.
+    pub stable: Option<f64>,
+    /// Age of its newest value, seconds.
+    pub age_seconds: Option<f64>,
 }
 
 /// One backend of the pool.

@@ -3,9 +3,12 @@
 pub mod bench;
 pub mod check;
 pub mod image;
+pub mod policy;
 pub mod replay;
+pub mod scale;
 pub mod simulate;
 pub mod status;
+pub mod top;
 pub mod up;
 
 use std::io::IsTerminal;

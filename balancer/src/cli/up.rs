@@ -1,6 +1,7 @@
-//! `flurry up`: runs a tier in the foreground until SIGTERM or SIGINT.
+//! `flurry up`: runs a tier in the foreground until SIGTERM or SIGINT; SIGHUP makes it read
+//! its configuration again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -47,7 +48,7 @@ pub fn main(args: &UpArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    match runtime.block_on(up(&config)) {
+    match runtime.block_on(up(&config, &args.config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flurry up: {error}");
@@ -56,9 +57,10 @@ pub fn main(args: &UpArgs) -> ExitCode {
     }
 }
 
-async fn up(config: &Config) -> Result<(), UpError> {
+async fn up(config: &Config, file: &Path) -> Result<(), UpError> {
     let mut signals = Signals::new()?;
-    let front = Front::open(config).await?;
+    let mut reload = signal(SignalKind::hangup())?;
+    let mut front = Front::open(config).await?;
     tracing::info!(listen = ?front.addresses(), admin = %front.admin(), "tier `{}` is up", config.name);
     let tier = match start_tier(config, &front, &mut signals).await {
         Ok(tier) => tier,
@@ -67,12 +69,13 @@ async fn up(config: &Config) -> Result<(), UpError> {
             return Err(error);
         }
     };
+    let stopped = serve(&mut front, file, &mut signals, &mut reload);
     let ran = match &tier {
         None => {
-            signals.stop_asked_for().await;
+            stopped.await;
             Ok(())
         }
-        Some(tier) => tier.run_until(signals.stop_asked_for()).await,
+        Some(tier) => tier.run_until(stopped).await,
     };
     tracing::info!("stopping: requests may go on for {:?}; a second signal cuts them", config.timeouts.drain);
     tokio::select! {
@@ -86,6 +89,36 @@ async fn up(config: &Config) -> Result<(), UpError> {
         tier.stop().await?;
     }
     Ok(ran?)
+}
+
+/// Until a signal to stop: reads the configuration again when SIGHUP or the admin listener
+/// asks for it.
+async fn serve(front: &mut Front, file: &Path, signals: &mut Signals, reload: &mut Signal) {
+    let mut asks = front.asks();
+    loop {
+        let asked = async {
+            match &mut asks {
+                Some(asks) => asks.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            () = signals.stop_asked_for() => return,
+            _ = reload.recv() => None,
+            asked = asked => asked,
+        };
+        let result = match Config::load(file) {
+            Ok(config) => front.reload(config).map_err(|error| error.to_string()),
+            Err(error) => {
+                front.reload_failed(&error);
+                Err(error.to_string())
+            }
+        };
+        if let Some(answer) = answer {
+            // Whoever asked may have gone.
+            let _ = answer.send(result);
+        }
+    }
 }
 
 /// The tier of VMs, if one is configured. A signal ends its start, too.

@@ -22,20 +22,22 @@ pub(super) fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> V
 fn listener(entry: Entry<'_>, surroundings: &Surroundings<'_>) -> Option<ListenerSettings> {
     if !entry.is_section() {
         let address = entry.string(REMEDY).try_map(|text| text.parse::<Address>()).optional()?;
-        return Some(ListenerSettings { address, tls: None, http2: true, proxy_protocol: None });
+        return Some(ListenerSettings { address, name: None, tls: None, http2: true, proxy_protocol: None });
     }
     entry.section(|section| {
         let address = section
             .string("address", "give an address and a port, or unix:/path, e.g. 0.0.0.0:443")
             .try_map(|text| text.parse::<Address>())
             .required();
+        let name =
+            section.string("name", "give the name that routes call it by, e.g. inner").not_empty().optional();
         let http2 = section.bool("http2", "give true or false").or(true);
         let tls =
             section.optional_section("tls", |section| tls::read_server(section, surroundings)).flatten();
         let proxy_protocol = section.optional_section("proxy_protocol", |section| ProxyProtocol {
             from: networks(section, "from").unwrap_or_else(everywhere),
         });
-        Some(ListenerSettings { address: address?, tls, http2, proxy_protocol })
+        Some(ListenerSettings { address: address?, name, tls, http2, proxy_protocol })
     })
 }
 

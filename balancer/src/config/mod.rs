@@ -8,10 +8,12 @@ mod limits;
 mod listen;
 mod network;
 mod pool;
+mod routes;
 mod tls;
 mod vm;
 mod warm;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,11 +25,11 @@ use scaler::yaml::{self, Complaints, Section};
 
 pub use network::Ipv4Prefix;
 pub use pool::{PoolConfig, UpstreamConfig};
+pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
 
-use crate::pool::PoolSettings;
-use crate::server::{DataPlaneSettings, ListenerSettings, Timeouts};
+use crate::server::{ListenerSettings, Timeouts};
 
 /// Time from `sf_create_clones` to a clone's first answer that scaling defaults are made
 /// for; what this host really needs is measured when it runs.
@@ -49,6 +51,10 @@ pub struct Config {
     pub workers: Option<usize>,
     /// The backends, apart from those that a tier of VMs adds.
     pub pool: PoolConfig,
+    /// More backends, by name.
+    pub pools: BTreeMap<String, PoolConfig>,
+    /// Which requests go where; the rest goes to `pool`.
+    pub routes: Vec<RouteConfig>,
     /// Networks of proxies whose X-Forwarded fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The tier of VMs, with its policy.
@@ -133,17 +139,16 @@ impl Config {
         yaml::read(text, |root| read(root, surroundings))
     }
 
-    /// What the pool is made with.
-    pub fn pool_settings(&self) -> PoolSettings {
-        self.pool.settings()
+    /// How often connections look at their limits, those of routes included.
+    pub fn tick(&self) -> Duration {
+        let own = self.routes.iter().filter_map(|route| route.settings.response_timeout);
+        let response = own.fold(self.timeouts.response, Duration::min);
+        Timeouts { response, ..self.timeouts.clone() }.tick()
     }
 
-    /// What the data plane is made with.
-    pub fn data_plane_settings(&self) -> DataPlaneSettings {
-        DataPlaneSettings {
-            timeouts: self.timeouts.clone(),
-            trusted_proxies: self.trusted_proxies.clone().into(),
-        }
+    /// Whether requests that no route is for have backends.
+    pub fn has_default_pool(&self) -> bool {
+        self.vm.is_some() || !self.pool.backends.is_empty() || self.routes.is_empty()
     }
 }
 
@@ -161,12 +166,19 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         .optional();
     let trusted_proxies = listen::networks(root, "trusted_proxies").unwrap_or_default();
     let pool = pool::read(root, surroundings);
+    let pools = pools(root, surroundings);
+    let known = routes::Known {
+        pools: pools.keys().map(String::as_str).collect(),
+        listeners: listen.iter().filter_map(|it| it.name.as_deref()).collect(),
+    };
+    let routes = routes::read(root, &known);
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");
     let scaling = root.section("scaling", |section| Policy::read(section, ASSUMED_CLONE_TIME));
     let timeouts = root.section("timeouts", limits::read_timeouts);
-    if !vm_given && !root.has("backends") {
+    let default_needed = routes.iter().any(|route| route.target == TargetConfig::Pool(None));
+    if !vm_given && !root.has("backends") && (routes.is_empty() || default_needed) {
         root.complain(
             "backends",
             "is missing, and so is `vm`: there is nothing to forward to",
@@ -183,7 +195,20 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
     }
     let workers = workers.map(|workers| workers as usize);
     let vm = vm.map(|vm| VmTier { vm, scaling });
-    Some(Config { name, listen, admin, workers, pool, trusted_proxies, vm, timeouts })
+    Some(Config { name, listen, admin, workers, pool, pools, routes, trusted_proxies, vm, timeouts })
+}
+
+/// Reads the pools with names; each needs backends.
+fn pools(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> BTreeMap<String, PoolConfig> {
+    const REMEDY: &str = "give pools by name, e.g. {api: {backends: [127.0.0.1:9001]}}";
+    let pairs = root.pairs("pools", REMEDY).optional().unwrap_or_default();
+    let read = |section: &mut Section<'_>| {
+        if !section.has("backends") {
+            section.complain("backends", "is missing", "give the addresses of the pool's backends");
+        }
+        pool::read(section, surroundings)
+    };
+    pairs.into_iter().map(|(name, entry)| (name, entry.section(read))).collect()
 }
 
 /// The name is part of paths and of names of network interfaces.

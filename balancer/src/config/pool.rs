@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use scaler::yaml::{Entry, Section};
 
 use super::{Surroundings, health, limits, listen, tls};
 use crate::net::Address;
-use crate::pool::{HealthSettings, Link, PoolSettings, ProxyHeader, QueueSettings};
+use crate::pool::{Balance, HashBy, HealthSettings, Link, PoolSettings, ProxyHeader, QueueSettings};
 use crate::server::ListenerSettings;
 use crate::tls::BackendTlsSettings;
 
@@ -23,6 +24,8 @@ pub struct PoolConfig {
     pub health: HealthSettings,
     /// The wait for a backend.
     pub queue: QueueSettings,
+    /// How the backend of a request is chosen.
+    pub balance: Balance,
     /// How backends are spoken with.
     pub upstream: UpstreamConfig,
 }
@@ -45,8 +48,8 @@ impl PoolConfig {
         let tls = self.upstream.tls.as_ref().and_then(|tls| tls.build(self.upstream.http2).ok());
         let proxy_header = self.upstream.proxy_header;
         let link = Arc::new(Link { http2: self.upstream.http2, tls, proxy_header });
-        let (health, queue) = (self.health.clone(), self.queue);
-        PoolSettings { health, queue, max_in_flight: self.max_in_flight, link }
+        let (health, queue, balance) = (self.health.clone(), self.queue, self.balance.clone());
+        PoolSettings { health, queue, max_in_flight: self.max_in_flight, balance, link }
     }
 }
 
@@ -62,6 +65,7 @@ pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -
         max_in_flight,
         health: section.section("health", health::read),
         queue: section.section("queue", limits::read_queue),
+        balance: section.section("balance", balance),
         upstream: section.section("upstream", |section| upstream(section, surroundings)),
     }
 }
@@ -83,6 +87,36 @@ fn reachable(address: &Address) -> Result<(), String> {
             Err(format!("must be an address to connect to, got {address}"))
         }
         _ => Ok(()),
+    }
+}
+
+fn balance(section: &mut Section<'_>) -> Balance {
+    const BY: &str = "give client, path or header, with the name of the field as `header`";
+    let words = [
+        ("two_choices", Balance::TwoChoices),
+        ("round_robin", Balance::RoundRobin),
+        ("least_requests", Balance::LeastRequests),
+        ("hash", Balance::Hash(HashBy::Client)),
+    ];
+    let policy =
+        section.choice("policy", &words, "give a policy, e.g. least_requests").or(Balance::default());
+    let by =
+        section.choice("by", &[("client", "client"), ("path", "path"), ("header", "header")], BY).optional();
+    let name = |text: String| {
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("must be a header field, got `{text}`"))
+    };
+    let header =
+        section.string("header", "give the name of a header field, e.g. x-user").try_map(name).optional();
+    if by.is_some() && !matches!(policy, Balance::Hash(_)) {
+        section.complain("by", "is given without `policy: hash`", "remove it, or give `policy: hash`");
+    }
+    if (by == Some("header")) != header.is_some() {
+        section.complain("header", "and `by: header` need each other", BY);
+    }
+    match (policy, by, header) {
+        (Balance::Hash(_), Some("path"), _) => Balance::Hash(HashBy::Path),
+        (Balance::Hash(_), Some("header"), Some(name)) => Balance::Hash(HashBy::Header(name)),
+        (policy, ..) => policy,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whole configurations: the good ones as values, the bad ones as complaints.
 
 use super::*;
-use crate::pool::{HealthSettings, QueueSettings};
+use crate::pool::{Balance, HashBy, HealthSettings, QueueSettings};
 
 /// A certificate and its key in one file, whatever file is asked for.
 fn pem() -> Vec<u8> {
@@ -219,4 +219,63 @@ upstream: {tls: {name: app.internal}, proxy_protocol: v3}
         assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
     }
     assert_eq!(complaints.lines().count(), 7, "{complaints}");
+}
+
+#[test]
+fn what_is_wrong_with_pools_and_routes_is_said_with_its_key() {
+    let text = "
+listen: [127.0.0.1:80]
+pools:
+  api: {backends: [127.0.0.1:9001]}
+  empty: {}
+routes:
+  - {hosts: [a b], path: api, pool: nowhere, methods: [G T]}
+  - {name: api, path: /a, exact_path: /b, pool: api, respond: {status: 99}}
+  - {name: api, redirect: {to: 'https://{where}'}, listeners: [inner]}
+  - {path: /x, pool: api, request_headers: {set: {Host: x, x-a: y}, remove: [a b]}}
+  - {pool: api, rewrite: {prefix: /y}}
+";
+    let complaints = complaints(text);
+    for expected in [
+        "pools.empty.backends: is missing",
+        "routes[0].hosts[0]: must be a host name or *.NAME, got `a b`",
+        "routes[0].path: must be a path that begins with /, got `api`",
+        "routes[0].methods[0]: must be a method, got `G T`",
+        "routes[0].pool: there is no pool `nowhere`",
+        "routes[1].exact_path: is given beside `path`",
+        "routes[1]: has several of `pool`, `redirect` and `respond`",
+        "routes[1].respond.status: must be at least 200, got 99",
+        "routes[2].redirect.to: must be a URL in which {host} and {path} may stand",
+        "routes[2].listeners[0]: there is no listener `inner`",
+        "routes[3].request_headers.set.Host: `host` frames the message",
+        "routes[3].request_headers.remove[0]: must be the name of a header field",
+        "routes[4].rewrite.prefix: is given without `path`",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
+    assert_eq!(complaints.lines().count(), 15, "{complaints}");
+}
+
+#[test]
+fn routes_with_names_of_others_and_without_backends_are_refused() {
+    let text = "listen: [127.0.0.1:80]\nroutes: [{name: a, respond: {}}, {name: a, path: /x}]\n";
+    let complaints = complaints(text);
+    assert!(complaints.contains("routes[1].name: `a` is the name of another route"), "{complaints}");
+    assert!(complaints.contains("backends: is missing"), "{complaints}");
+    assert!(parse("listen: [127.0.0.1:80]\nroutes: [{respond: {status: 200}}]\n").is_ok());
+}
+
+#[test]
+fn what_a_balance_policy_lacks_is_said() {
+    let with = |balance: &str| parse(&format!("{STATIC}balance: {balance}\n"));
+    assert_eq!(with("{policy: hash, by: path}").unwrap().pool.balance, Balance::Hash(HashBy::Path));
+    assert_eq!(with("{}").unwrap().pool.balance, Balance::TwoChoices);
+    for (balance, complaint) in [
+        ("{policy: best}", "balance.policy: must be one of two_choices, round_robin, least_requests, hash"),
+        ("{policy: hash, by: header}", "balance.header: and `by: header` need each other"),
+        ("{policy: round_robin, by: path}", "balance.by: is given without `policy: hash`"),
+    ] {
+        let complaints = with(balance).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{balance}: {complaints}");
+    }
 }

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::orders::Order;
 use crate::admin::status::{
-    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalingStatus, Status, TierStatus,
+    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalerStatus, ScalingStatus, Status, TierStatus,
 };
 use crate::load::Sample;
 use crate::net::Address;
@@ -16,6 +17,9 @@ use crate::pool::{Backend, Pool, State};
 
 /// Decisions that are kept.
 const MAX_DECISIONS: usize = 64;
+
+/// Takes an order to the tier.
+type OrderTaker = Box<dyn Fn(Order) + Send + Sync>;
 
 /// Makes the engine's part of the document.
 type EngineSource = Box<dyn Fn() -> EngineStatus + Send + Sync>;
@@ -55,22 +59,35 @@ struct Notes {
     scaling: Option<Scaling>,
     decisions: VecDeque<DecisionStatus>,
     engine: Option<EngineSource>,
+    listen: Vec<String>,
+    orders: Option<OrderTaker>,
+    scaler: ScalerStatus,
 }
 
 /// What the status document is made of.
 pub struct Board {
     started: Instant,
     name: String,
-    listen: Vec<String>,
     notes: Mutex<Notes>,
 }
 
 impl Board {
     pub(super) fn new(name: &str, listen: &[Address], now: Instant) -> Self {
-        let notes =
-            Notes { state: TierState::Starting, scaling: None, decisions: VecDeque::new(), engine: None };
-        let listen = listen.iter().map(Address::to_string).collect();
-        Self { started: now, name: name.to_owned(), listen, notes: Mutex::new(notes) }
+        let notes = Notes {
+            state: TierState::Starting,
+            scaling: None,
+            decisions: VecDeque::new(),
+            engine: None,
+            listen: listen.iter().map(Address::to_string).collect(),
+            orders: None,
+            scaler: ScalerStatus::default(),
+        };
+        Self { started: now, name: name.to_owned(), notes: Mutex::new(notes) }
+    }
+
+    /// Says where clients come in from now on.
+    pub(super) fn set_listen(&self, listen: &[Address]) {
+        self.notes().listen = listen.iter().map(Address::to_string).collect();
     }
 
     /// Time since the front door was opened; `at_seconds` of decisions counts from there.
@@ -111,6 +128,23 @@ impl Board {
         self.notes().engine = Some(Box::new(source));
     }
 
+    /// Gives the function that takes orders to the tier; it must neither block nor use the board.
+    pub fn set_orders(&self, taker: impl Fn(Order) + Send + Sync + 'static) {
+        self.notes().orders = Some(Box::new(taker));
+    }
+
+    /// Takes an order to the tier. Says whether there is one that is scaled.
+    pub fn order(&self, order: Order) -> bool {
+        let notes = self.notes();
+        notes.orders.iter().for_each(|taker| taker(order));
+        notes.orders.is_some()
+    }
+
+    /// Says what the scaler goes by now.
+    pub fn set_scaler(&self, scaler: ScalerStatus) {
+        self.notes().scaler = scaler;
+    }
+
     /// The newest decisions, oldest first.
     pub fn decisions(&self) -> Vec<DecisionStatus> {
         self.notes().decisions.iter().cloned().collect()
@@ -133,7 +167,7 @@ impl Board {
             tier: TierStatus {
                 name: self.name.clone(),
                 state: notes.state.word().to_owned(),
-                listen: self.listen.clone(),
+                listen: notes.listen.clone(),
             },
             load: load_status(sample),
             scaling: ScalingStatus {
@@ -141,6 +175,7 @@ impl Board {
                 ready: count(State::Ready),
                 starting: scaling.starting,
                 retiring: scaling.retiring,
+                scaler: notes.scaler.clone(),
             },
             backends,
             engine: notes.engine.as_ref().map(|source| source()),

@@ -9,23 +9,31 @@
 
 mod board;
 mod limits;
+mod orders;
+mod planner;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use prometheus::Registry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use board::{Board, TierState};
+pub use orders::Order;
+use planner::Planner;
+pub use reload::{ReloadAsked, ReloadError, Reloads};
 
 use crate::admin;
 use crate::config::Config;
 use crate::load::{Gauges, Load, LoadSampler, Sample};
 use crate::net::Address;
-use crate::pool::{BackendId, BackendSpec, Initial, Pool, Tcp};
+use crate::pool::{Pool, any_changed};
+use crate::route::Plan;
 use crate::server::{BindError, DataPlane, StartError, Stopped, bind_alone};
 
 /// Time from one load sample to the next.
@@ -59,13 +67,28 @@ pub struct Handles {
     pub board: Arc<Board>,
     /// Where a tier registers metrics of its own.
     pub registry: Registry,
+    /// What workers follow.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// How new configurations were taken.
+    pub reloads: Arc<Reloads>,
+    /// Where a new configuration is asked for.
+    pub asked: mpsc::Sender<ReloadAsked>,
+}
+
+impl Handles {
+    /// Whether any backend of any pool takes requests.
+    pub fn any_ready(&self) -> bool {
+        self.plan.load().pools().iter().any(|pool| !pool.snapshot().ready.is_empty())
+    }
 }
 
 /// The running front door.
 pub struct Front {
     plane: DataPlane,
+    planner: Planner,
     admin: SocketAddr,
     handles: Handles,
+    asks: Option<mpsc::Receiver<ReloadAsked>>,
     tasks: JoinSet<()>,
 }
 
@@ -78,21 +101,26 @@ impl Front {
     pub async fn open(config: &Config) -> Result<Self, FrontError> {
         limits::raise_open_files();
         let admin = bind_alone("admin", config.admin)?;
-        let pool = Pool::new(config.pool_settings());
         let load = Load::new(config.workers.unwrap_or_else(processors));
-        let plane = DataPlane::start(&config.listen, &pool, &load, &config.data_plane_settings())?;
+        let planner = Planner::new(config, load.workers());
+        let (pool, plan) = (planner.default_pool().clone(), planner.shared_plan());
+        let mut plane = DataPlane::start(&plan, &load)?;
+        let prepared = plane.prepare(&config.listen, &config.trusted_proxies)?;
+        plane.listen(prepared);
         let registry = Registry::new();
-        registry.register(Box::new(admin::Meter::new(pool.clone(), load.clone())))?;
-        let board = Arc::new(Board::new(&config.name, plane.addresses(), Instant::now()));
+        let reloads = Arc::new(Reloads::default());
+        let meter = admin::Meter::new(Arc::clone(&plan), load.clone(), Arc::clone(&reloads));
+        registry.register(Box::new(meter))?;
+        let board = Arc::new(Board::new(&config.name, &plane.addresses(), Instant::now()));
+        let (asked, asks) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         let samples = start_sampling(&mut tasks, &pool, &load);
-        let handles = Handles { pool, samples, board, registry };
+        let handles = Handles { pool, samples, board, registry, plan, reloads, asked };
         let address = admin.local_addr().map_err(FrontError::AdminRuntime)?;
         let listener = tokio::net::TcpListener::from_std(admin).map_err(FrontError::AdminRuntime)?;
         tasks.spawn(admin::serve(listener, handles.clone()));
         tasks.spawn(watch_for_first_backend(handles.clone()));
-        insert_fixed(&handles.pool, &config.pool.backends);
-        Ok(Self { plane, admin: address, handles, tasks })
+        Ok(Self { plane, planner, admin: address, handles, asks: Some(asks), tasks })
     }
 
     /// What a tier needs.
@@ -101,7 +129,7 @@ impl Front {
     }
 
     /// Where clients come in, with real ports.
-    pub fn addresses(&self) -> &[Address] {
+    pub fn addresses(&self) -> Vec<Address> {
         self.plane.addresses()
     }
 
@@ -115,12 +143,50 @@ impl Front {
         self.admin
     }
 
+    /// Where the admin listener passes on that a new configuration is asked for. Only the
+    /// first caller gets it.
+    pub fn asks(&mut self) -> Option<mpsc::Receiver<ReloadAsked>> {
+        self.asks.take()
+    }
+
+    /// Goes on with a new configuration, or with the old one if that cannot be. Nobody's
+    /// request is dropped: those under way end by the old one.
+    ///
+    /// # Errors
+    /// [`ReloadError`] with everything that cannot be; nothing has changed then.
+    pub fn reload(&mut self, config: Config) -> Result<u64, ReloadError> {
+        let generation = self.try_reload(config);
+        self.handles.reloads.note(generation.as_ref().map(|_| ()).map_err(ToString::to_string));
+        match &generation {
+            Ok(generation) => {
+                self.handles.board.set_listen(&self.plane.addresses());
+                tracing::info!(generation, listen = ?self.addresses(), "a new configuration is in force");
+            }
+            Err(error) => tracing::error!("the old configuration stays in force:\n{error}"),
+        }
+        generation
+    }
+
+    /// Notes a new configuration that could not even be read.
+    pub fn reload_failed(&mut self, error: &dyn std::fmt::Display) {
+        self.handles.reloads.note(Err(error.to_string()));
+        tracing::error!("the old configuration stays in force:\n{error}");
+    }
+
+    fn try_reload(&mut self, config: Config) -> Result<u64, ReloadError> {
+        self.planner.check(&config)?;
+        let prepared = self.plane.prepare(&config.listen, &config.trusted_proxies)?;
+        let generation = self.planner.apply(config, &mut self.tasks);
+        self.plane.listen(prepared);
+        Ok(generation)
+    }
+
     /// Stops accepting, lets requests finish within `timeouts.drain`, and ends all tasks.
     /// The admin listener answers until the last request is done.
     pub async fn close(mut self) -> Stopped {
         self.handles.board.set_state(TierState::Draining);
         let stopped = self.plane.stop().await;
-        self.handles.pool.close();
+        self.planner.close();
         self.tasks.shutdown().await;
         stopped
     }
@@ -128,18 +194,6 @@ impl Front {
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn insert_fixed(pool: &Pool, backends: &[Address]) {
-    for address in backends {
-        let id = BackendId::from(address.to_string());
-        let spec =
-            BackendSpec { id, address: address.clone(), dialer: Arc::new(Tcp), initial: Initial::Probing };
-        if let Err(duplicate) = pool.insert(spec) {
-            // The configuration has refused duplicates; one more is the same backend.
-            tracing::warn!(%duplicate, "a backend is given twice");
-        }
-    }
 }
 
 fn start_sampling(tasks: &mut JoinSet<()>, pool: &Pool, load: &Load) -> watch::Receiver<Sample> {
@@ -162,11 +216,16 @@ fn start_sampling(tasks: &mut JoinSet<()>, pool: &Pool, load: &Load) -> watch::R
 }
 
 async fn watch_for_first_backend(handles: Handles) {
-    let mut changes = handles.pool.changes();
-    while handles.pool.snapshot().ready.is_empty() {
-        if changes.changed().await.is_err() {
-            return;
+    /// How often the plan is looked at, which may have other pools meanwhile.
+    const LOOK: Duration = Duration::from_secs(1);
+    loop {
+        let plan = handles.plan.load_full();
+        let mut changes: Vec<_> = plan.pools().into_iter().map(Pool::changes).collect();
+        if handles.any_ready() {
+            break;
         }
+        // Either way it is looked again.
+        let _ = tokio::time::timeout(LOOK, any_changed(&mut changes)).await;
     }
     handles.board.set_state(TierState::Serving);
 }

@@ -2,7 +2,9 @@
 
 mod counters;
 pub mod histogram;
+mod route;
 mod sampler;
 
 pub use counters::{Counter, DURATION_BOUNDS, Ending, Load, Totals, WorkerCounters};
+pub use route::{RouteCounters, RouteLoad};
 pub use sampler::{Gauges, LoadSampler, Sample};

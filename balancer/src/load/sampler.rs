@@ -38,6 +38,10 @@ pub struct Sample {
     pub p50: Option<Duration>,
     /// 95th percentile of the same.
     pub p95: Option<Duration>,
+    /// 99th percentile of the same.
+    pub p99: Option<Duration>,
+    /// Failed requests over requests of the last ten seconds; `None` if no request ended.
+    pub error_share: Option<f64>,
     /// Requests since start.
     pub requests_total: u64,
     /// Failed ones since start.
@@ -68,6 +72,8 @@ impl LoadSampler {
             queued: gauges.queued,
             p50: percentile(&recent, 0.5),
             p95: percentile(&recent, 0.95),
+            p99: percentile(&recent, 0.99),
+            error_share: share(newest, oldest),
             requests_total: newest.requests,
             failed_total: newest.failed,
         }
@@ -81,6 +87,13 @@ impl LoadSampler {
         let seconds = now.saturating_duration_since(*at).as_secs_f64();
         if seconds == 0.0 { 0.0 } else { new.requests.saturating_sub(old.requests) as f64 / seconds }
     }
+}
+
+/// Failed requests over requests, between two totals.
+fn share(newest: &Totals, oldest: &Totals) -> Option<f64> {
+    let (ended, failed) =
+        (newest.requests.saturating_sub(oldest.requests), newest.failed.saturating_sub(oldest.failed));
+    (ended > 0).then(|| (failed as f64 / ended as f64).min(1.0))
 }
 
 #[cfg(test)]

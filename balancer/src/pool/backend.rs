@@ -108,6 +108,9 @@ pub struct BackendSpec {
 pub enum Initial {
     /// It gets requests after its first good probe.
     Probing,
+    /// The same, but one waiting request may be its first probe: it is known to be up, and every
+    /// exchange counts.
+    Trial,
     /// It gets requests at once.
     Ready,
 }
@@ -120,10 +123,12 @@ pub struct Backend {
     dialer: Arc<dyn Dial>,
     link: Arc<Link>,
     inserted: Instant,
-    max_in_flight: u32,
+    max_in_flight: AtomicU32,
     queue: Arc<Queue>,
     in_flight: AtomicU32,
     state: AtomicU8,
+    /// The first request may come before the first probe; used up by it.
+    trial: AtomicBool,
     cut: AtomicBool,
     failures_in_a_row: AtomicU32,
     requests: AtomicU64,
@@ -143,7 +148,7 @@ impl Backend {
         now: Instant,
     ) -> Self {
         let (state, ready_at) = match spec.initial {
-            Initial::Probing => (State::Probing, OnceLock::new()),
+            Initial::Probing | Initial::Trial => (State::Probing, OnceLock::new()),
             Initial::Ready => (State::Ready, OnceLock::from(now)),
         };
         Self {
@@ -153,10 +158,11 @@ impl Backend {
             dialer: spec.dialer,
             link,
             inserted: now,
-            max_in_flight: max_in_flight.unwrap_or(u32::MAX),
+            max_in_flight: AtomicU32::new(max_in_flight.unwrap_or(u32::MAX)),
             queue,
             in_flight: AtomicU32::new(0),
             state: AtomicU8::new(state as u8),
+            trial: AtomicBool::new(spec.initial == Initial::Trial),
             cut: AtomicBool::new(false),
             failures_in_a_row: AtomicU32::new(0),
             requests: AtomicU64::new(0),
@@ -234,25 +240,56 @@ impl Backend {
 
     /// Takes a place for one request, unless it is full or not ready.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Permit> {
-        if self.max_in_flight == u32::MAX {
+        if self.state() != State::Ready {
+            return None;
+        }
+        let limit = self.max_in_flight.load(Relaxed);
+        if limit == u32::MAX {
             self.in_flight.fetch_add(1, SeqCst);
         } else {
-            let below = |n: u32| (n < self.max_in_flight).then_some(n + 1);
+            let below = |n: u32| (n < limit).then_some(n + 1);
             self.in_flight.fetch_update(SeqCst, Relaxed, below).ok()?;
         }
-        if self.state.load(SeqCst) != State::Ready as u8 {
-            self.give_back();
+        if self.state() != State::Ready {
+            self.withdraw();
             return None;
         }
         Some(Permit { backend: Arc::clone(self) })
     }
 
+    /// Takes the place of the one request that may come before any answer.
+    pub(super) fn try_first(self: &Arc<Self>) -> Option<Permit> {
+        if !self.trial.load(Relaxed) || !self.trial.swap(false, SeqCst) {
+            return None;
+        }
+        self.in_flight.fetch_add(1, SeqCst);
+        if self.state() != State::Probing {
+            self.withdraw();
+            return None;
+        }
+        Some(Permit { backend: Arc::clone(self) })
+    }
+
+    pub(super) fn set_limit(&self, max_in_flight: Option<u32>) {
+        self.max_in_flight.store(max_in_flight.unwrap_or(u32::MAX), Relaxed);
+    }
+
     fn give_back(&self) {
+        self.leave();
+        self.queue.place_freed();
+    }
+
+    /// Gives a place back that was taken too late. The line may be held by who took it.
+    fn withdraw(&self) {
+        self.leave();
+        self.queue.look_again();
+    }
+
+    fn leave(&self) {
         let left = self.in_flight.fetch_sub(1, SeqCst) - 1;
         if left == 0 && self.state.load(SeqCst) >= State::Draining as u8 {
             self.emptied.notify_waiters();
         }
-        self.queue.place_freed();
     }
 
     /// Moves from one of `from` to `to`; says whether it did.

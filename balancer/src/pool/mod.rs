@@ -19,11 +19,12 @@ mod queue;
 mod snapshot;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -33,9 +34,13 @@ pub use dial::{Dial, Dialing, Tcp, is_local};
 pub use health::{HealthSettings, Streak, Verdict, probe_gap};
 pub(crate) use link::Ends;
 pub use link::{Link, ProxyHeader};
-pub use pick::Rng;
+pub use pick::{Balance, HashBy, Rng};
+pub(crate) use pick::{Wish, hash};
 pub use queue::{Queue, QueueSettings, Refused};
 pub use snapshot::Snapshot;
+
+/// Serials of backends are one of a kind among all pools: workers keep connections by them.
+static SERIALS: AtomicU64 = AtomicU64::new(1);
 
 /// What a pool is made with.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +51,8 @@ pub struct PoolSettings {
     pub queue: QueueSettings,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
+    /// How the backend of a request is chosen.
+    pub balance: Balance,
     /// How backends are spoken with.
     pub link: Arc<Link>,
 }
@@ -81,18 +88,28 @@ pub enum Drained {
     },
 }
 
+/// Waits until one of several pools has changed.
+pub(crate) async fn any_changed(changes: &mut [watch::Receiver<u64>]) {
+    let each = changes.iter_mut().map(|it| Box::pin(it.changed()));
+    if each.len() == 0 {
+        return std::future::pending().await;
+    }
+    // A pool that is gone is a change, too.
+    let _ = futures_util::future::select_all(each).await;
+}
+
 /// The pool; clones are handles of the same one.
 #[derive(Clone)]
 pub struct Pool(Arc<Shared>);
 
 struct Shared {
-    settings: PoolSettings,
+    name: String,
+    settings: ArcSwap<PoolSettings>,
     runtime: Handle,
     members: Mutex<Vec<Member>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     queue: Arc<Queue>,
     generation: watch::Sender<u64>,
-    serials: AtomicU64,
 }
 
 struct Member {
@@ -106,16 +123,25 @@ impl Pool {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(settings: PoolSettings) -> Self {
+        Self::named("default", settings)
+    }
+
+    /// The same, with the name that metrics call it by.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn named(name: &str, settings: PoolSettings) -> Self {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        let queue = Arc::new(Queue::new(settings.queue, Arc::clone(&snapshot)));
+        let balance = settings.balance.clone();
+        let queue = Arc::new(Queue::new(settings.queue, balance, Arc::clone(&snapshot)));
         Self(Arc::new(Shared {
-            settings,
+            name: name.to_owned(),
+            settings: ArcSwap::from_pointee(settings),
             runtime: Handle::current(),
             members: Mutex::new(Vec::new()),
             snapshot,
             queue,
             generation: watch::Sender::new(0),
-            serials: AtomicU64::new(1),
         }))
     }
 
@@ -128,16 +154,10 @@ impl Pool {
         if members.iter().any(|member| member.backend.id() == &spec.id) {
             return Err(Duplicate(spec.id));
         }
-        let serial = self.0.serials.fetch_add(1, SeqCst);
-        let (limit, queue) = (self.0.settings.max_in_flight, Arc::clone(&self.0.queue));
-        let backend = Arc::new(Backend::new(
-            spec,
-            serial,
-            limit,
-            Arc::clone(&self.0.settings.link),
-            queue,
-            Instant::now(),
-        ));
+        let serial = SERIALS.fetch_add(1, Relaxed);
+        let (settings, queue) = (self.settings(), Arc::clone(&self.0.queue));
+        let (limit, link) = (settings.max_in_flight, Arc::clone(&settings.link));
+        let backend = Arc::new(Backend::new(spec, serial, limit, link, queue, Instant::now()));
         let prober = self.0.runtime.spawn(probe::run(self.clone(), Arc::clone(&backend))).abort_handle();
         members.push(Member { backend: Arc::clone(&backend), prober });
         self.publish(members);
@@ -233,33 +253,68 @@ impl Pool {
         self.members().iter().for_each(|member| member.prober.abort());
     }
 
-    pub(crate) fn shared_snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
-        Arc::clone(&self.0.snapshot)
+    /// What requests for the same backend have in common, if that counts.
+    #[inline]
+    pub(crate) fn hash_by(&self) -> Option<HashBy> {
+        match &self.0.settings.load().balance {
+            Balance::Hash(by) => Some(by.clone()),
+            Balance::TwoChoices | Balance::RoundRobin | Balance::LeastRequests => None,
+        }
     }
 
     /// Takes a place at a ready backend without waiting. `None`: stand in line.
     #[inline]
-    pub(crate) fn take_now(&self, snapshot: &Snapshot, rng: &mut Rng, avoid: Option<u64>) -> Option<Permit> {
+    pub(crate) fn take_now(&self, rng: &mut Rng, wish: Wish) -> Option<Permit> {
         if self.0.queue.waiting() != 0 {
             return None;
         }
-        pick::pick(&snapshot.ready, rng, avoid)
+        let snapshot = self.0.snapshot.load();
+        pick::pick(&snapshot.ready, &self.0.settings.load().balance, wish, rng, self.0.queue.turn())
     }
 
     /// Takes a place at a ready backend, waiting in line for it.
-    pub(crate) async fn take_in_line(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
-        self.0.queue.wait(avoid).await
+    pub(crate) async fn take_in_line(&self, wish: Wish) -> Result<Permit, Refused> {
+        self.0.queue.wait(wish).await
+    }
+
+    /// Notes an answer. One to the first request of a new backend counts as that to its first probe.
+    #[inline]
+    pub(crate) fn answered(&self, backend: &Arc<Backend>, status: StatusCode) {
+        backend.note_answer();
+        if backend.state() == State::Probing && !status.is_server_error() {
+            self.admit(backend);
+        }
     }
 
     /// Notes that an exchange with `backend` brought no answer.
     pub(crate) fn exchange_failed(&self, backend: &Arc<Backend>) {
-        if backend.note_failure() >= self.0.settings.health.eject_after {
+        if backend.note_failure() >= self.settings().health.eject_after {
             self.eject(backend, "too many requests in a row without an answer");
         }
     }
 
-    fn health(&self) -> &HealthSettings {
-        &self.0.settings.health
+    fn settings(&self) -> Arc<PoolSettings> {
+        self.0.settings.load_full()
+    }
+
+    /// Goes on with other settings. How backends are spoken with stays as it is for those
+    /// that are there.
+    pub fn reconfigure(&self, settings: PoolSettings) {
+        let members = self.members();
+        members.iter().for_each(|member| member.backend.set_limit(settings.max_in_flight));
+        self.0.queue.reconfigure(settings.queue, settings.balance.clone());
+        self.0.settings.store(Arc::new(settings));
+        self.publish(members);
+    }
+
+    /// The name that metrics call it by.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether two handles are of the same pool.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn admit(&self, backend: &Arc<Backend>) {
@@ -294,7 +349,7 @@ mod tests;
 #[cfg(test)]
 fn test_backend(serial: u64, max_in_flight: Option<u32>) -> Arc<Backend> {
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let queue = Arc::new(Queue::new(QueueSettings::default(), snapshot));
+    let queue = Arc::new(Queue::new(QueueSettings::default(), Balance::default(), snapshot));
     let spec = BackendSpec {
         id: BackendId::from(format!("b{serial}")),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),

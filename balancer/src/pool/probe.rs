@@ -1,9 +1,10 @@
 //! Active probes: one task per backend, for as long as it is in the pool.
 //!
-//! A new backend is asked every few milliseconds. Attempts overlap, because one that
-//! is lost on its way to a VM that is just waking up would wait for a whole TCP
-//! retransmission (1 s). The first good answer counts; its connection is kept for the
-//! probes to come.
+//! A new backend is asked again a few milliseconds after each refusal. An attempt that
+//! stays silent is joined by another, because one that is lost on its way to a VM that
+//! is just waking up would wait for a whole TCP retransmission (1 s); not at once,
+//! because each costs a VM whose caches are cold as much as the request that waits for
+//! it. The first good answer counts; its connection is kept for the probes to come.
 
 use std::future::Future;
 use std::io;
@@ -25,6 +26,8 @@ use crate::net::{Address, Stream};
 
 /// Attempts that may be under way at once.
 const MAX_ATTEMPTS: usize = 8;
+/// An attempt that is silent for this long gets company.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bytes of a probe's answer that are read before its connection is given up.
 const MAX_ANSWER: usize = 1 << 20;
@@ -100,7 +103,6 @@ impl Drop for Line {
 
 /// Probes `backend` until it is gone.
 pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
-    let settings = pool.health().clone();
     let mut streak = Streak::default();
     let mut kept: Option<Line> = None;
     let mut state = (backend.state(), Instant::now());
@@ -111,6 +113,7 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
         if state.0 == State::Gone {
             return;
         }
+        let settings = pool.settings().health.clone();
         let gap = probe_gap(state.0, state.1.elapsed(), &settings);
         let result = match state.0 {
             State::Probing => eager(&backend, &settings, state.1).await,
@@ -133,35 +136,31 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
     }
 }
 
-/// Starts an attempt at every tick until one is answered well.
+/// Attempts until one is answered well.
 async fn eager(
     backend: &Arc<Backend>,
     settings: &HealthSettings,
     since: Instant,
 ) -> Result<Option<Line>, ProbeError> {
     let mut attempts = JoinSet::new();
-    loop {
+    while backend.state() == State::Probing {
+        if backend.in_flight() > 0 && since.elapsed() < PATIENCE {
+            // Its first request is the probe.
+            tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings)).await;
+            continue;
+        }
         if attempts.len() < MAX_ATTEMPTS {
             let (backend, settings) = (Arc::clone(backend), settings.clone());
             attempts.spawn(async move { once(&backend, &settings, None).await });
         }
-        let tick = tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings));
-        tokio::pin!(tick);
-        loop {
-            tokio::select! {
-                () = &mut tick => break,
-                Some(ended) = attempts.join_next() => {
-                    if let Ok(Ok(line)) = ended {
-                        return Ok(line);
-                    }
-                }
-            }
-        }
-        if backend.state() != State::Probing {
-            // Drained or removed meanwhile: the run loop takes it from here.
-            return Err(ProbeError::Timeout(since.elapsed()));
+        match tokio::time::timeout(PATIENCE, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(line)))) => return Ok(line),
+            Ok(_) => tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings)).await,
+            Err(_silent) => {}
         }
     }
+    // Drained or removed meanwhile: the run loop takes it from here.
+    Err(ProbeError::Timeout(since.elapsed()))
 }
 
 /// One probe, over the kept connection if there is one that still works.

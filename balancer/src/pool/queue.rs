@@ -8,16 +8,16 @@
 //! the line. Both use sequentially consistent order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-use super::backend::Permit;
-use super::pick::{Rng, pick};
+use super::backend::{Backend, Permit};
+use super::pick::{Balance, Rng, Wish, pick};
 use super::snapshot::Snapshot;
 
 /// How long the line may be, and how long one may stand in it.
@@ -48,9 +48,12 @@ pub enum Refused {
 
 /// The line of waiting requests.
 pub struct Queue {
-    settings: QueueSettings,
+    settings: ArcSwap<QueueSettings>,
+    balance: ArcSwap<Balance>,
+    turn: AtomicUsize,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
+    look_again: AtomicBool,
     line: Mutex<Line>,
 }
 
@@ -62,14 +65,17 @@ struct Line {
 
 struct Waiter {
     ticket: u64,
-    avoid: Option<u64>,
+    wish: Wish,
     call: oneshot::Sender<Permit>,
 }
 
 impl Queue {
-    pub(super) fn new(settings: QueueSettings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub(super) fn new(settings: QueueSettings, balance: Balance, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
         let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
-        Self { settings, snapshot, waiting: AtomicUsize::new(0), line: Mutex::new(line) }
+        let settings = ArcSwap::from_pointee(settings);
+        let (balance, turn) = (ArcSwap::from_pointee(balance), AtomicUsize::new(0));
+        let (waiting, look_again) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { settings, balance, turn, snapshot, waiting, look_again, line: Mutex::new(line) }
     }
 
     /// Requests that wait now.
@@ -77,11 +83,22 @@ impl Queue {
         self.waiting.load(Relaxed)
     }
 
-    /// Stands in line for a backend, preferably another than `avoid`.
-    pub(super) async fn wait(&self, avoid: Option<u64>) -> Result<Permit, Refused> {
-        let mut place = self.enter(avoid)?;
+    pub(super) fn reconfigure(&self, settings: QueueSettings, balance: Balance) {
+        self.settings.store(Arc::new(settings));
+        self.balance.store(Arc::new(balance));
+    }
+
+    /// Counts the choices that are made in turn, in line or not.
+    pub(super) fn turn(&self) -> &AtomicUsize {
+        &self.turn
+    }
+
+    /// Stands in line for a backend. Who may be the first is also given to a new backend that has not
+    /// answered yet.
+    pub(super) async fn wait(&self, wish: Wish) -> Result<Permit, Refused> {
+        let mut place = self.enter(wish)?;
         self.serve();
-        match tokio::time::timeout(self.settings.timeout, &mut place.called).await {
+        match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_gone)) => Err(Refused::Closing),
             // The call may have come together with the timeout.
@@ -89,15 +106,15 @@ impl Queue {
         }
     }
 
-    fn enter(&self, avoid: Option<u64>) -> Result<Place<'_>, Refused> {
+    fn enter(&self, wish: Wish) -> Result<Place<'_>, Refused> {
         let mut line = self.lock();
-        if line.waiters.len() >= self.settings.max_requests {
+        if line.waiters.len() >= self.settings.load().max_requests {
             return Err(Refused::QueueFull);
         }
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, avoid, call });
+        line.waiters.push_back(Waiter { ticket, wish, call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }
@@ -110,24 +127,44 @@ impl Queue {
         }
     }
 
+    /// A place was freed by a taker who came too late. It serves the line itself, now or later: it
+    /// stands in it, or gives back the place that it found elsewhere.
+    pub(super) fn look_again(&self) {
+        self.look_again.store(true, SeqCst);
+    }
+
     /// Hands free places to the head of the line, until one of both is used up.
     fn serve(&self) {
-        while let Some((waiter, permit)) = self.next_pair() {
-            if let Err(unwanted) = waiter.call.send(permit) {
-                // It left; its place goes to the next one by way of `place_freed`.
-                drop(unwanted);
+        loop {
+            while let Some((waiter, permit)) = self.next_pair() {
+                if let Err(unwanted) = waiter.call.send(permit) {
+                    // It left; its place goes to the next one by way of `place_freed`.
+                    drop(unwanted);
+                }
+            }
+            if !self.look_again.swap(false, SeqCst) {
+                return;
             }
         }
     }
 
     fn next_pair(&self) -> Option<(Waiter, Permit)> {
         let mut line = self.lock();
-        let avoid = line.waiters.front()?.avoid;
+        let wish = line.waiters.front()?.wish;
         let snapshot = self.snapshot.load();
-        let permit = pick(&snapshot.ready, &mut line.rng, avoid)?;
-        let waiter = line.waiters.pop_front()?;
+        let balance = self.balance.load();
+        if let Some(permit) = pick(&snapshot.ready, &balance, wish, &mut line.rng, &self.turn) {
+            return self.take_out(line, 0).map(|waiter| (waiter, permit));
+        }
+        let first = line.waiters.iter().position(|waiter| waiter.wish.may_be_first)?;
+        let permit = snapshot.all.iter().find_map(Backend::try_first)?;
+        self.take_out(line, first).map(|waiter| (waiter, permit))
+    }
+
+    fn take_out(&self, mut line: MutexGuard<'_, Line>, index: usize) -> Option<Waiter> {
+        let waiter = line.waiters.remove(index);
         self.waiting.store(line.waiters.len(), SeqCst);
-        Some((waiter, permit))
+        waiter
     }
 
     fn leave(&self, ticket: u64) {

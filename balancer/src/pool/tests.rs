@@ -60,7 +60,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn take(pool: &Pool) -> Option<Permit> {
-    pool.take_now(&pool.snapshot(), &mut Rng::new(1), None)
+    pool.take_now(&mut Rng::new(1), Wish::default())
 }
 
 #[tokio::test]
@@ -86,9 +86,9 @@ async fn waiting_requests_are_released_in_order_when_a_backend_is_ready() {
     let (listener, address) = listener().await;
     let pool = pool(quick(), QueueSettings::default(), Some(1));
     let (first, second) = (pool.clone(), pool.clone());
-    let first = tokio::spawn(async move { first.take_in_line(None).await });
+    let first = tokio::spawn(async move { first.take_in_line(Wish::default()).await });
     eventually("the first waits", || pool.queued() == 1).await;
-    let second = tokio::spawn(async move { second.take_in_line(None).await });
+    let second = tokio::spawn(async move { second.take_in_line(Wish::default()).await });
     eventually("both wait", || pool.queued() == 2).await;
     tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
     pool.insert(spec("a", address, Initial::Probing)).unwrap();
@@ -101,13 +101,64 @@ async fn waiting_requests_are_released_in_order_when_a_backend_is_ready() {
 }
 
 #[tokio::test]
+async fn a_drain_that_is_not_published_yet_does_not_stop_the_line() {
+    let pool = pool(quick(), QueueSettings { timeout: SECOND / 20, ..QueueSettings::default() }, Some(1));
+    let backend = pool.insert(spec("a", "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap();
+    let permit = take(&pool).unwrap();
+    let waiting = pool.clone();
+    let waiting = tokio::spawn(async move { waiting.take_in_line(Wish::default()).await.map(drop) });
+    eventually("one waits", || pool.queued() == 1).await;
+    assert!(backend.transit(&[State::Ready], State::Draining));
+    drop(permit);
+    assert_eq!(waiting.await.unwrap(), Err(Refused::TimedOut));
+    assert_eq!(backend.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn one_waiting_request_that_may_be_repeated_is_the_first_of_a_backend_on_trial() {
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let waiter = |may_be_first| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.take_in_line(Wish { may_be_first, ..Wish::default() }).await })
+    };
+    let once_only = waiter(false);
+    eventually("it waits", || pool.queued() == 1).await;
+    let repeatable = [waiter(true), waiter(true)];
+    eventually("all wait", || pool.queued() == 3).await;
+    let (_silent, address) = listener().await;
+    pool.insert(spec("a", address, Initial::Trial)).unwrap();
+    eventually("one is given to it", || repeatable.iter().any(|task| task.is_finished())).await;
+    assert!(!once_only.is_finished(), "it may not be lost with a backend that nobody has heard of");
+    let [one, other] = repeatable;
+    let (first, second) = if one.is_finished() { (one, other) } else { (other, one) };
+    let first = first.await.unwrap().unwrap();
+    assert_eq!((first.backend().state(), second.is_finished()), (State::Probing, false));
+
+    // A bad answer says nothing; a good one lets the others in.
+    pool.answered(first.backend(), StatusCode::BAD_GATEWAY);
+    assert_eq!(first.backend().state(), State::Probing);
+    pool.answered(first.backend(), StatusCode::OK);
+    assert!(pool.wait_ready(&"a".into()).await.is_ok());
+    assert!(once_only.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_backend_on_trial_is_probed_if_nobody_waits() {
+    let (listener, address) = listener().await;
+    let pool = pool(quick(), QueueSettings::default(), None);
+    tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
+    pool.insert(spec("a", address, Initial::Trial)).unwrap();
+    assert!(pool.wait_ready(&"a".into()).await.is_ok());
+}
+
+#[tokio::test]
 async fn the_line_is_bounded_in_length_and_in_time() {
     let queue = QueueSettings { max_requests: 1, timeout: SECOND / 20 };
     let pool = pool(quick(), queue, None);
     let waiting = pool.clone();
-    let waiting = tokio::spawn(async move { waiting.take_in_line(None).await.map(drop) });
+    let waiting = tokio::spawn(async move { waiting.take_in_line(Wish::default()).await.map(drop) });
     eventually("one waits", || pool.queued() == 1).await;
-    assert_eq!(pool.take_in_line(None).await.map(drop), Err(Refused::QueueFull));
+    assert_eq!(pool.take_in_line(Wish::default()).await.map(drop), Err(Refused::QueueFull));
     assert_eq!(waiting.await.unwrap(), Err(Refused::TimedOut));
     assert_eq!(pool.queued(), 0);
 }
@@ -116,9 +167,9 @@ async fn the_line_is_bounded_in_length_and_in_time() {
 async fn who_leaves_the_line_does_not_block_it() {
     let pool = pool(quick(), QueueSettings::default(), Some(1));
     let (gone, stays) = (pool.clone(), pool.clone());
-    let gone = tokio::spawn(async move { gone.take_in_line(None).await });
+    let gone = tokio::spawn(async move { gone.take_in_line(Wish::default()).await });
     eventually("one waits", || pool.queued() == 1).await;
-    let stays = tokio::spawn(async move { stays.take_in_line(None).await });
+    let stays = tokio::spawn(async move { stays.take_in_line(Wish::default()).await });
     eventually("two wait", || pool.queued() == 2).await;
     gone.abort();
     eventually("one has left", || pool.queued() == 1).await;
@@ -146,7 +197,13 @@ async fn a_drain_waits_for_what_is_in_flight_and_lets_nothing_in() {
     let permit = take(&pool).unwrap();
     let old_view = pool.snapshot();
     assert_eq!(pool.drain(&"a".into(), SECOND / 50).await, Ok(Drained::DeadlinePassed { in_flight: 1 }));
-    assert!(pool.take_now(&old_view, &mut Rng::new(1), None).is_none(), "not even with an old snapshot");
+    assert!(
+        {
+            let (balance, turn) = (Balance::default(), std::sync::atomic::AtomicUsize::new(0));
+            pick::pick(&old_view.ready, &balance, Wish::default(), &mut Rng::new(1), &turn).is_none()
+        },
+        "not even with an old snapshot"
+    );
     let (draining, handle) = (pool.clone(), BackendId::from("a"));
     let draining = tokio::spawn(async move { draining.drain(&handle, 5 * SECOND).await });
     tokio::task::yield_now().await;

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::upstream::{Single, Upstream, no_waker};
 use crate::pool::Permit;
+use crate::route::Action;
 use crate::server::{Session, Worker};
 
 /// Why the body of an answer broke off.
@@ -84,6 +85,7 @@ struct Source {
     reusable: bool,
     permit: Permit,
     worker: Rc<Worker>,
+    session: Rc<Session>,
 }
 
 impl Source {
@@ -105,15 +107,21 @@ impl ResponseBody {
         Self::Own((!text.is_empty()).then(|| Bytes::from_static(text.as_bytes())))
     }
 
+    /// Our own answer with a text from the configuration.
+    pub(crate) fn configured(text: &str) -> Self {
+        Self::Own((!text.is_empty()).then(|| Bytes::copy_from_slice(text.as_bytes())))
+    }
+
     /// A backend's answer. Without a body the connection is free at once.
     pub(crate) fn backend(
         incoming: Incoming,
         upstream: Upstream,
         permit: Permit,
         worker: Rc<Worker>,
+        session: Rc<Session>,
     ) -> Self {
         let reusable = permit.backend().link().is_shared();
-        let source = Source { upstream, reusable, permit, worker };
+        let source = Source { upstream, reusable, permit, worker, session };
         if incoming.is_end_stream() {
             source.finish();
             return Self::Backend(Streaming { incoming, source: None });
@@ -176,7 +184,9 @@ impl Streaming {
     fn broke(&mut self, error: BodyError) -> BodyError {
         if let Some(source) = self.source.take() {
             tracing::debug!(backend = %source.permit.backend().id(), %error, "an answer broke off");
-            source.worker.pool.exchange_failed(source.permit.backend());
+            if let Some(Action::Forward(pool)) = source.session.route().as_ref().map(|route| &route.action) {
+                pool.exchange_failed(source.permit.backend());
+            }
         }
         error
     }

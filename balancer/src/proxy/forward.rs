@@ -7,19 +7,26 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use super::body::{RequestBody, ResponseBody};
 use super::headers;
 use super::reply::{last_reply, reply};
+use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, Permit, Refused, is_local};
+use crate::pool::{Backend, HashBy, Permit, Pool, Refused, State, Wish, hash, is_local};
+use crate::route::{Action, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
+
+/// The first request of a new backend does not wait for a second try of TCP, which comes after 1 s: it
+/// goes back into the line, and the probes take over.
+const FIRST_CONNECT: Duration = Duration::from_millis(500);
 
 /// Backends that one request may try. Each connect failure ejects one, so this is only
 /// reached where backends fail and return all the time.
@@ -31,19 +38,78 @@ pub(crate) async fn forward(
     session: Rc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    let (plan, route) = routed(&worker, &session, &request);
+    let pool = match &route.action {
+        Action::Forward(pool) => pool,
+        Action::Redirect { status, to } => return redirect(&request, *status, to),
+        Action::Respond { status, text } => return respond(*status, text),
+    };
     worker.budget.borrow_mut().earn();
+    let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
+    trip.key = pool.hash_by().and_then(|by| key(&by, &request, &session));
     if upgrade::is_wanted(&request) {
-        return upgrade::forward(&worker, &session, request).await;
+        // Boxed, as everything rare: the future of each request is moved a few times, and
+        // has room for all that may happen to it.
+        return Box::pin(upgrade::forward(trip, request)).await;
     }
-    let request = prepare(request, &session);
+    let request = prepare(request, &session, &route);
     session.replay.borrow_mut().keep(&request);
-    let answer = Trip::new(&worker, &session).run(request).await;
+    let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
     answer
 }
 
+/// What a request has in common with others for the same backend. `None` if it has not.
+fn key<B>(by: &HashBy, request: &Request<B>, session: &Session) -> Option<u64> {
+    match by {
+        HashBy::Client => session.client.address.map(|address| hash(&address.ip().to_canonical())),
+        HashBy::Path => Some(hash(&request.uri().path())),
+        HashBy::Header(name) => request.headers().get(name).map(|value| hash(&value.as_bytes())),
+    }
+}
+
+/// The plan and the route that the request follows until its end.
+fn routed(worker: &Worker, session: &Session, request: &Request<Incoming>) -> (Arc<Plan>, Arc<Route>) {
+    let plan = worker.plan();
+    let route = Arc::clone(plan.route(|| Seen {
+        host: host_of(request),
+        path: request.uri().path(),
+        method: request.method(),
+        headers: request.headers(),
+        listener: session.client.listener.as_deref(),
+    }));
+    session.follows(&route);
+    (plan, route)
+}
+
+/// The host that is asked for: of an absolute target, or of HTTP/2's `:authority`, else
+/// the field `Host`.
+fn host_of<B>(request: &Request<B>) -> &str {
+    let named = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().map(Authority::as_str).or_else(named).unwrap_or_default()
+}
+
+fn redirect(request: &Request<Incoming>, status: StatusCode, to: &Template) -> Response<ResponseBody> {
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = to.fill(host_of(request), path).and_then(|target| HeaderValue::try_from(target).ok());
+    let Some(target) = target else {
+        return reply(StatusCode::BAD_REQUEST, "there is no redirect for this request\n");
+    };
+    let mut answer = reply(status, "");
+    answer.headers_mut().insert(header::LOCATION, target);
+    answer
+}
+
+fn respond(status: StatusCode, text: &str) -> Response<ResponseBody> {
+    reply(status, "").map(|_| ResponseBody::configured(text))
+}
+
 /// Turns a client's request into a backend's, in place.
-pub(super) fn prepare(request: Request<Incoming>, session: &Rc<Session>) -> Request<RequestBody> {
+pub(super) fn prepare(
+    request: Request<Incoming>,
+    session: &Rc<Session>,
+    route: &Route,
+) -> Request<RequestBody> {
     let (mut parts, body) = request.into_parts();
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(&mut parts.headers);
@@ -52,6 +118,10 @@ pub(super) fn prepare(request: Request<Incoming>, session: &Rc<Session>) -> Requ
         to_origin_form(&mut parts);
     }
     headers::to_backend(&mut parts.headers, &session.client);
+    if !route.is_plain {
+        route.settings.rewrite.apply(&mut parts);
+        route.settings.request_headers.apply(&mut parts.headers);
+    }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let body = match body.is_end_stream() {
@@ -93,21 +163,32 @@ pub(super) enum Next {
 /// One request on its way, over one backend or several.
 pub(super) struct Trip<'a> {
     pub(super) worker: &'a Rc<Worker>,
-    pub(super) session: &'a Session,
+    pub(super) session: &'a Rc<Session>,
+    pub(super) plan: &'a Plan,
+    pub(super) route: &'a Route,
+    pub(super) pool: &'a Pool,
     /// The backend that failed last.
     avoid: Option<u64>,
+    /// What it has in common with requests for the same backend.
+    key: Option<u64>,
     /// Whether only a new connection will do.
     fresh: bool,
 }
 
 impl<'a> Trip<'a> {
-    pub(super) fn new(worker: &'a Rc<Worker>, session: &'a Session) -> Self {
-        Self { worker, session, avoid: None, fresh: false }
+    fn new(
+        worker: &'a Rc<Worker>,
+        session: &'a Rc<Session>,
+        plan: &'a Plan,
+        route: &'a Route,
+        pool: &'a Pool,
+    ) -> Self {
+        Self { worker, session, plan, route, pool, avoid: None, key: None, fresh: false }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
         for _ in 0..MAX_TRIES {
-            let permit = match self.place().await {
+            let permit = match self.place(may_repeat(&request)).await {
                 Ok(permit) => permit,
                 Err(refused) => return self.refused(refused),
             };
@@ -136,17 +217,16 @@ impl<'a> Trip<'a> {
         reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
     }
 
-    /// A place at a backend: at once if there is one, else in line.
-    pub(super) async fn place(&self) -> Result<Permit, Refused> {
-        let taken = {
-            let mut cache = self.worker.snapshot.borrow_mut();
-            self.worker.pool.take_now(cache.load(), &mut self.worker.rng.borrow_mut(), self.avoid)
-        };
+    /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
+    /// the first of a new backend.
+    pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
+        let wish = Wish { avoid: self.avoid, key: self.key, may_be_first };
+        let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
         match taken {
             Some(permit) => Ok(permit),
             None => {
                 self.worker.counters.queued.bump();
-                self.worker.pool.take_in_line(self.avoid).await
+                Box::pin(self.pool.take_in_line(wish)).await
             }
         }
     }
@@ -165,7 +245,10 @@ impl<'a> Trip<'a> {
         }
         self.worker.counters.connects.bump();
         let ends = self.session.client.ends();
-        let upstream = Upstream::connect(backend, ends, self.worker.settings.timeouts.connect).await?;
+        let limit = self.plan.timeouts.connect;
+        let limit = if backend.state() == State::Probing { limit.min(FIRST_CONNECT) } else { limit };
+        let connecting = Box::pin(Upstream::connect(backend, ends, limit));
+        let upstream = connecting.await?;
         if let Upstream::Shared(shared) = &upstream {
             if link.is_shared() {
                 self.worker.idle.borrow_mut().share(backend.serial(), shared);
@@ -180,7 +263,7 @@ impl<'a> Trip<'a> {
         upstream: Upstream,
         permit: Permit,
     ) -> Response<ResponseBody> {
-        permit.backend().note_answer();
+        self.pool.answered(permit.backend(), answer.status());
         if answer.status().is_informational() {
             // Only 101 gets here, and nobody asked for it.
             return last_reply(StatusCode::BAD_GATEWAY, "the backend switched protocols unasked\n");
@@ -189,7 +272,11 @@ impl<'a> Trip<'a> {
         headers::to_client(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let body = ResponseBody::backend(body, upstream, permit, Rc::clone(self.worker));
+        if !self.route.is_plain {
+            self.route.settings.response_headers.apply(&mut parts.headers);
+        }
+        let (worker, session) = (Rc::clone(self.worker), Rc::clone(self.session));
+        let body = ResponseBody::backend(body, upstream, permit, worker, session);
         Response::from_parts(parts, body)
     }
 
@@ -217,8 +304,8 @@ impl<'a> Trip<'a> {
             tracing::warn!(%error, "this host cannot make connections for now");
             return Next::Answer(reply(StatusCode::SERVICE_UNAVAILABLE, "out of connections\n"));
         }
-        self.worker.pool.exchange_failed(backend);
-        self.worker.pool.eject(backend, "connect failed");
+        self.pool.exchange_failed(backend);
+        self.pool.eject(backend, "connect failed");
         self.avoid = Some(backend.serial());
         self.worker.counters.retries.bump();
         Next::Again(request)
@@ -245,7 +332,7 @@ impl<'a> Trip<'a> {
                 "the body of the request did not come\n",
             )),
             ExchangeError::Expired(Expired::Backend) => {
-                worker.pool.exchange_failed(backend);
+                self.pool.exchange_failed(backend);
                 Next::Answer(last_reply(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time\n"))
             }
             ExchangeError::Broken(error) => {
@@ -278,7 +365,7 @@ impl<'a> Trip<'a> {
         if stale {
             self.worker.idle.borrow_mut().forget(backend.serial());
         } else {
-            self.worker.pool.exchange_failed(backend);
+            self.pool.exchange_failed(backend);
             self.avoid = Some(backend.serial());
         }
     }

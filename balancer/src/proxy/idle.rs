@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::shared::{Shared, SharedConnections};
 use super::upstream::{Single, Upstream};
-use crate::pool::Snapshot;
 
 /// Idle connections that one worker keeps to one backend.
 const MAX_PER_BACKEND: usize = 512;
 
 /// The idle connections of one worker.
+#[derive(Default)]
 pub(crate) struct IdleConnections {
-    max_idle: Duration,
     /// By serial of the backend. A scan of a few dozen numbers is faster than a hash.
     by_backend: Vec<(u64, Vec<Single>)>,
     /// Those that carry many requests at once, idle or not.
@@ -20,10 +19,6 @@ pub(crate) struct IdleConnections {
 }
 
 impl IdleConnections {
-    pub(crate) fn new(max_idle: Duration) -> Self {
-        Self { max_idle, by_backend: Vec::new(), shared: Vec::new() }
-    }
-
     /// Takes a connection to a backend. It may have been closed meanwhile: then the
     /// request comes back unsent.
     #[inline]
@@ -68,15 +63,15 @@ impl IdleConnections {
     }
 
     /// Closes what is too old, was closed by the backend, or leads to no backend.
-    pub(crate) fn sweep(&mut self, snapshot: &Snapshot, now: Instant) {
+    pub(crate) fn sweep(&mut self, is_known: impl Fn(u64) -> bool, max_idle: Duration, now: Instant) {
         self.by_backend.retain_mut(|(serial, connections)| {
             let fresh = |upstream: &Single| {
                 let since = upstream.idle_since().unwrap_or(now);
-                now.saturating_duration_since(since) < self.max_idle
+                now.saturating_duration_since(since) < max_idle
             };
             connections.retain_mut(|upstream| fresh(upstream) && upstream.is_idle());
-            snapshot.has(*serial) && !connections.is_empty()
+            is_known(*serial) && !connections.is_empty()
         });
-        self.shared.retain_mut(|(serial, connections)| connections.sweep(!snapshot.has(*serial)));
+        self.shared.retain_mut(|(serial, connections)| connections.sweep(!is_known(*serial)));
     }
 }

@@ -33,6 +33,9 @@ impl Drop for Record {
         let now = Instant::now();
         let latency = now.saturating_duration_since(self.began);
         self.worker.counters.request_ended(self.status, self.own, self.ending, latency);
+        if let Some(route) = &*self.session.route() {
+            route.load.worker(self.worker.index).request_ended(self.status, latency);
+        }
         if self.status == 0 {
             self.session.is_given_up();
         }

@@ -51,6 +51,11 @@ impl RetryBudget {
     }
 }
 
+/// Whether a request may reach a backend twice.
+pub(crate) fn may_repeat(request: &Request<RequestBody>) -> bool {
+    request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty)
+}
+
 /// A copy of a request without body. Its room is used again for the next request.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
@@ -63,7 +68,7 @@ impl Replay {
     #[inline]
     pub(crate) fn keep(&mut self, request: &Request<RequestBody>) {
         self.forget();
-        if !request.method().is_idempotent() || !matches!(request.body(), RequestBody::Empty) {
+        if !may_repeat(request) {
             return;
         }
         self.head = Some((request.method().clone(), request.uri().clone()));

@@ -18,7 +18,7 @@ use super::reply::{last_reply, reply};
 use super::screen::Refusal;
 use super::upstream::{AfterUpgrade, Upstream};
 use crate::pool::Permit;
-use crate::server::{Session, Tunnel, Worker};
+use crate::server::{Session, Tunnel};
 
 /// What is offered, unless it is only `h2c`.
 fn offer(headers: &HeaderMap) -> Option<&HeaderValue> {
@@ -55,19 +55,16 @@ pub(super) fn screen<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 /// Passes the offer on, and answers with what the backend makes of it.
-pub(super) async fn forward(
-    worker: &Rc<Worker>,
-    session: &Rc<Session>,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
+pub(super) async fn forward(trip: Trip<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let session = Rc::clone(trip.session);
     let wanted = offer(request.headers()).cloned();
-    let mut request = prepare(request, session);
+    let mut request = prepare(request, &session, trip.route);
     if let Some(wanted) = wanted {
         request.headers_mut().insert(UPGRADE, wanted);
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     session.replay.borrow_mut().keep(&request);
-    let answer = offered(Trip::new(worker, session), request).await;
+    let answer = offered(trip, request).await;
     session.replay.borrow_mut().forget();
     answer
 }
@@ -75,11 +72,11 @@ pub(super) async fn forward(
 /// Tries backends until one answers.
 async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Response<ResponseBody> {
     for _ in 0..MAX_TRIES {
-        let permit = match trip.place().await {
+        let permit = match trip.place(false).await {
             Ok(permit) => permit,
             Err(refused) => return trip.refused(refused),
         };
-        let (ends, limit) = (trip.session.client.ends(), trip.worker.settings.timeouts.connect);
+        let (ends, limit) = (trip.session.client.ends(), trip.plan.timeouts.connect);
         trip.worker.counters.connects.bump();
         let next = match Upstream::connect(permit.backend(), ends, limit).await {
             Ok(Upstream::Single(upstream)) => {

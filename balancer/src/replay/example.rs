@@ -117,7 +117,7 @@ impl Tier {
         Status {
             version: "0.1.0".into(),
             uptime_seconds: UPTIME + at,
-            scaling: ScalingStatus { desired: ready, ready, starting: 0, retiring: 0 },
+            scaling: ScalingStatus { desired: ready, ready, ..ScalingStatus::default() },
             engine: Some(EngineStatus {
                 accelerator: "tcg".into(),
                 accelerator_reason: "there is no /dev/kvm".into(),

@@ -15,6 +15,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -62,14 +63,14 @@ pub(crate) fn builder() -> http1::Builder {
 }
 
 /// Serves one client until either side closes.
-pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Rc<Entrance>, worker: Rc<Worker>) {
-    let limit = worker.settings.timeouts.request_header;
+pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Arc<Entrance>, worker: Rc<Worker>) {
+    let limit = worker.plan().timeouts.request_header;
     let arrival = match entrance.is_immediate() {
-        true => entrance.welcome(raw, peer).await,
+        true => entrance.welcome_plain(raw, peer),
         false => {
-            let set_up = Box::pin(entrance.welcome(raw, peer));
-            let in_time = tokio::time::timeout(limit, set_up).await;
-            in_time.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            // Boxed, so that a connection does not keep the room for it.
+            let set_up = Box::pin(tokio::time::timeout(limit, entrance.welcome(raw, peer)));
+            set_up.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         }
     };
     drop(entrance);
@@ -89,7 +90,8 @@ async fn arrived(arrival: Arrival, worker: Rc<Worker>) {
         if !parked(stream.raw(), &session, &worker).await {
             return;
         }
-        let told = tokio::time::timeout(worker.settings.timeouts.request_header, tell_version(stream.raw()));
+        let limit = worker.plan().timeouts.request_header;
+        let told = Box::pin(tokio::time::timeout(limit, tell_version(stream.raw())));
         speaks = told.await.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
     }
     match speaks {
@@ -110,13 +112,14 @@ async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
             End::Rests(io) => io,
             End::Closed => return,
             End::Tunnel(tunnel, client, early) => {
-                let timeouts = &worker.settings.timeouts;
-                let end = Box::pin(tunnel.run(client, early, timeouts.tunnel, timeouts.tick())).await;
+                let plan = worker.plan();
+                let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
                 tracing::debug!(?end, "a tunnel ended");
                 return;
             }
         };
         io.rests();
+        worker.memory_freed.set(true);
         if !parked(io.raw(), &session, &worker).await {
             return;
         }
@@ -126,7 +129,7 @@ async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
 /// Waits for bytes; says whether there are any (or the end) before the connection's time
 /// is over.
 async fn parked(raw: &Raw, session: &Session, worker: &Worker) -> bool {
-    let idle_until = session.since() + worker.settings.timeouts.idle;
+    let idle_until = session.since() + worker.plan().timeouts.idle;
     let mut timer = pin!(tokio::time::sleep_until(idle_until.into()));
     let mut stop = pin!(worker.stop.notified());
     let mut stopping = false;
@@ -166,7 +169,7 @@ enum Why {
 async fn active(io: Guarded, session: &Rc<Session>, worker: &Rc<Worker>) -> End {
     let service = TowerToHyperService::new(proxy::door(Rc::clone(worker), Rc::clone(session)));
     let mut connection = worker.http1.serve_connection(TokioIo::new(io), service);
-    let tick = worker.settings.timeouts.tick();
+    let tick = worker.plan().tick;
     let mut watch = Watch { worker, session, tick, stopping: None, told: false };
     let mut timer = pin!(tokio::time::sleep(tick));
     let mut stop = pin!(worker.stop.notified());
@@ -225,7 +228,7 @@ impl Watch<'_> {
     ) -> Poll<Why> {
         let ticked = timer.is_elapsed();
         if ticked {
-            match self.session.check(Instant::now(), &self.worker.settings.timeouts) {
+            match self.session.check(Instant::now(), &self.worker.plan().timeouts) {
                 Finding::Fine | Finding::ExchangeExpired => {}
                 Finding::IdleTooLong => self.tell(connection),
                 Finding::HeadTooSlow => return Poll::Ready(Why::HeadTooSlow),

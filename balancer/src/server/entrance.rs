@@ -21,6 +21,7 @@ const PREFACE: &[u8] = b"PRI ";
 /// A listener as its workers know it.
 #[derive(Clone)]
 pub(crate) struct Entrance {
+    name: Option<Arc<str>>,
     tls: Option<Arc<ServerConfig>>,
     http2: bool,
     proxy_protocol: Option<ProxyProtocol>,
@@ -47,7 +48,8 @@ impl Entrance {
     pub(crate) fn new(settings: &ListenerSettings, trusted: Arc<[IpNet]>) -> Result<Self, TlsError> {
         let tls = settings.tls.as_ref().map(|it| tls::acceptor(it, settings.http2)).transpose()?;
         let proxy_protocol = settings.proxy_protocol.clone();
-        Ok(Self { tls, http2: settings.http2, proxy_protocol, trusted })
+        let name = settings.name.as_deref().map(Arc::from);
+        Ok(Self { name, tls, http2: settings.http2, proxy_protocol, trusted })
     }
 
     /// Sets a connection up. The caller limits its time.
@@ -57,17 +59,28 @@ impl Entrance {
             Some(proxies) => self.proxied(proxies, &mut raw, peer).await?,
             None => peer,
         };
-        let client = Client::new(source, raw.local_address(), self.tls.is_some(), self.trusts(source));
-        let Some(tls) = &self.tls else {
-            let speaks = if self.http2 { Speaks::Unknown } else { Speaks::Http1 };
-            return Ok(Arrival { stream: Stream::Plain(raw), client, speaks });
-        };
+        let Some(tls) = &self.tls else { return self.welcome_plain(raw, source) };
+        let client = self.client(&raw, source);
         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(raw).await?;
         let speaks = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Speaks::Http2,
             _ => Speaks::Http1,
         };
         Ok(Arrival { stream: Stream::Tls(Box::new(stream.into())), client, speaks })
+    }
+
+    /// The same for a connection without PROXY header and TLS.
+    pub(crate) fn welcome_plain(&self, raw: Raw, peer: Option<SocketAddr>) -> io::Result<Arrival> {
+        raw.set_nodelay()?;
+        let client = self.client(&raw, peer);
+        let speaks = if self.http2 { Speaks::Unknown } else { Speaks::Http1 };
+        Ok(Arrival { stream: Stream::Plain(raw), client, speaks })
+    }
+
+    fn client(&self, raw: &Raw, source: Option<SocketAddr>) -> Client {
+        let mut client = Client::new(source, raw.local_address(), self.tls.is_some(), self.trusts(source));
+        client.listener.clone_from(&self.name);
+        client
     }
 
     /// Whether a connection is set up without waiting for its client.

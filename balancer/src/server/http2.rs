@@ -97,8 +97,8 @@ impl Streams {
     fn check(&self, now: Instant, worker: &Worker) -> (bool, bool) {
         let mut open = self.open.borrow_mut();
         open.retain(|it| it.strong_count() > 0);
-        let limits = &worker.settings.timeouts;
-        let finding = |it: &Weak<Session>| it.upgrade().map(|session| session.check(now, limits));
+        let plan = worker.plan();
+        let finding = |it: &Weak<Session>| it.upgrade().map(|session| session.check(now, &plan.timeouts));
         let stalled = open.iter().filter_map(finding).any(|it| it == Finding::ClientStalled);
         (!open.is_empty(), stalled)
     }
@@ -122,7 +122,7 @@ pub(crate) async fn serve(io: Guarded, session: Rc<Session>, worker: Rc<Worker>)
         told: false,
         counted_from: Instant::now(),
     };
-    let mut timer = pin!(tokio::time::sleep(worker.settings.timeouts.tick()));
+    let mut timer = pin!(tokio::time::sleep(worker.plan().tick));
     let mut stop = pin!(worker.stop.notified());
     let ended = poll_fn(|cx| {
         let stops = worker.stopping.get() || stop.as_mut().poll(cx).is_ready();
@@ -177,7 +177,7 @@ impl Watch<'_> {
             if busy {
                 self.session.request_ended(now);
             }
-            match self.session.check(now, &self.worker.settings.timeouts) {
+            match self.session.check(now, &self.worker.plan().timeouts) {
                 Finding::ClientStalled => return Verdict::Cut("client stalled"),
                 Finding::IdleTooLong => idle = true,
                 Finding::Fine | Finding::HeadTooSlow | Finding::ExchangeExpired => {}
@@ -185,7 +185,7 @@ impl Watch<'_> {
             if held_back {
                 return Verdict::Cut("client stalled");
             }
-            timer.as_mut().reset(tokio::time::Instant::now() + self.worker.settings.timeouts.tick());
+            timer.as_mut().reset(tokio::time::Instant::now() + self.worker.plan().tick);
         }
         if (stops || idle) && !self.told {
             self.told = true;

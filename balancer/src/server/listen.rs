@@ -21,6 +21,8 @@ const BACKLOG: i32 = 4096;
 pub struct ListenerSettings {
     /// Where it is.
     pub address: Address,
+    /// What routes call it.
+    pub name: Option<String>,
     /// Certificates; `None` for a listener without TLS.
     pub tls: Option<TlsSettings>,
     /// Whether HTTP/2 is spoken with clients that ask for it: by ALPN over TLS, by its
@@ -32,7 +34,7 @@ pub struct ListenerSettings {
 
 impl From<SocketAddr> for ListenerSettings {
     fn from(address: SocketAddr) -> Self {
-        Self { address: address.into(), tls: None, http2: true, proxy_protocol: None }
+        Self { address: address.into(), name: None, tls: None, http2: true, proxy_protocol: None }
     }
 }
 

@@ -19,7 +19,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::sync::{oneshot, watch};
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use http2::ThisThread;
 pub use listen::{BindError, ListenerSettings, Listening, bind_alone, bind_shared};
@@ -27,15 +29,14 @@ pub use proxied::ProxyProtocol;
 pub use session::Timeouts;
 pub(crate) use session::{Client, Expired, Session};
 pub(crate) use tunnel::Tunnel;
-pub use worker::DataPlaneSettings;
 pub(crate) use worker::Worker;
-use worker::{WorkerEnd, WorkerSeed};
+use worker::{Command, WorkerEnd, WorkerSeed};
 
 use entrance::Entrance;
 
 use crate::load::Load;
 use crate::net::Address;
-use crate::pool::Pool;
+use crate::route::Plan;
 use crate::tls::TlsError;
 
 /// Why the data plane cannot start.
@@ -59,9 +60,31 @@ pub enum StartError {
 
 /// The running data plane.
 pub struct DataPlane {
-    addresses: Vec<Address>,
+    doors: Vec<Door>,
+    workers: Vec<Running>,
+    trusted_proxies: Arc<[IpNet]>,
     stop: watch::Sender<bool>,
-    ends: Vec<oneshot::Receiver<io::Result<WorkerEnd>>>,
+}
+
+/// A worker, seen from outside.
+struct Running {
+    commands: mpsc::UnboundedSender<Command>,
+    end: oneshot::Receiver<io::Result<WorkerEnd>>,
+}
+
+/// A place that is listened on.
+struct Door {
+    settings: ListenerSettings,
+    /// With its real port.
+    address: Address,
+    entrance: Arc<ArcSwap<Entrance>>,
+}
+
+/// What is about to be listened on: sockets are bound, nothing is accepted yet.
+pub struct Prepared {
+    /// In the order of the settings.
+    doors: Vec<(Door, Option<Vec<Listening>>)>,
+    trusted_proxies: Arc<[IpNet]>,
 }
 
 /// How the data plane ended.
@@ -72,62 +95,138 @@ pub struct Stopped {
 }
 
 impl DataPlane {
-    /// Listens on all addresses and starts one worker per set of counters in `load`.
-    /// Requests are accepted from here on; without a ready backend they wait in the queue.
+    /// Starts one worker per set of counters in `load`. Nothing is listened on yet.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub fn start(
-        listen: &[ListenerSettings],
-        pool: &Pool,
-        load: &Load,
-        settings: &DataPlaneSettings,
-    ) -> Result<Self, StartError> {
+    pub fn start(plan: &Arc<ArcSwap<Plan>>, load: &Load) -> Result<Self, StartError> {
+        let mut plane = Self {
+            doors: Vec::new(),
+            workers: Vec::new(),
+            trusted_proxies: Arc::default(),
+            stop: watch::Sender::new(false),
+        };
         let workers = load.workers();
-        let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for (index, listener) in listen.iter().enumerate() {
-            let key = format!("listen[{index}]");
-            let entrance = Entrance::new(listener, Arc::clone(&settings.trusted_proxies))
-                .map_err(|source| StartError::Tls { key: key.clone(), source })?;
-            let shared = bind_shared(&key, &listener.address, workers)?;
-            addresses.extend(shared.first().map(|socket| socket.address(&listener.address)));
-            let with_entrance = shared.into_iter().map(|socket| (socket, entrance.clone()));
-            sockets.iter_mut().zip(with_entrance).for_each(|(of_worker, it)| of_worker.push(it));
-        }
-        let mut plane = Self { addresses, stop: watch::Sender::new(false), ends: Vec::new() };
-        for (index, listeners) in sockets.into_iter().enumerate() {
-            let (pool, counters) = (pool.clone(), load.worker(index));
-            let (settings, stop) = (settings.clone(), plane.stop.subscribe());
-            let seed = WorkerSeed { index, workers, listeners, pool, counters, settings, stop };
-            plane.ends.push(spawn(seed).map_err(StartError::Thread)?);
+        for index in 0..workers {
+            let (plan, counters) = (Arc::clone(plan), load.worker(index));
+            let (sender, commands) = mpsc::unbounded_channel();
+            let stop = plane.stop.subscribe();
+            let seed = WorkerSeed { index, workers, commands, plan, counters, stop };
+            let end = spawn(seed).map_err(StartError::Thread)?;
+            plane.workers.push(Running { commands: sender, end });
         }
         Ok(plane)
     }
 
+    /// Binds what is not listened on yet, and checks certificates. Changes nothing.
+    ///
+    /// # Errors
+    /// [`StartError`] with the key of the configuration.
+    pub fn prepare(
+        &self,
+        listen: &[ListenerSettings],
+        trusted_proxies: &[IpNet],
+    ) -> Result<Prepared, StartError> {
+        let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
+        let mut doors = Vec::new();
+        for (index, settings) in listen.iter().enumerate() {
+            let key = format!("listen[{index}]");
+            doors.push(self.prepare_one(&key, settings, &trusted_proxies)?);
+        }
+        Ok(Prepared { doors, trusted_proxies })
+    }
+
+    fn prepare_one(
+        &self,
+        key: &str,
+        settings: &ListenerSettings,
+        trusted_proxies: &Arc<[IpNet]>,
+    ) -> Result<(Door, Option<Vec<Listening>>), StartError> {
+        let open = self.doors.iter().find(|door| door.settings.address == settings.address);
+        let same = open.filter(|it| it.settings == *settings && self.trusted_proxies == *trusted_proxies);
+        let entrance = match same {
+            // Its tickets stay good.
+            Some(door) => door.entrance.load_full(),
+            None => Arc::new(
+                Entrance::new(settings, Arc::clone(trusted_proxies))
+                    .map_err(|source| StartError::Tls { key: key.to_owned(), source })?,
+            ),
+        };
+        let entrance = Arc::new(ArcSwap::new(entrance));
+        let (address, sockets) = match open {
+            Some(door) => (door.address.clone(), None),
+            None => {
+                let sockets = bind_shared(key, &settings.address, self.workers.len())?;
+                let address = sockets.first().map(|socket| socket.address(&settings.address));
+                (address.unwrap_or_else(|| settings.address.clone()), Some(sockets))
+            }
+        };
+        Ok((Door { settings: settings.clone(), address, entrance }, sockets))
+    }
+
+    /// Listens on what was prepared and on nothing else. Connections that were accepted
+    /// elsewhere go on.
+    pub fn listen(&mut self, prepared: Prepared) {
+        self.trusted_proxies = prepared.trusted_proxies;
+        let old = std::mem::take(&mut self.doors);
+        for (mut door, sockets) in prepared.doors {
+            match (sockets, old.iter().find(|it| it.address == door.address)) {
+                (None, Some(open)) => {
+                    open.entrance.store(door.entrance.load_full());
+                    door.entrance = Arc::clone(&open.entrance);
+                }
+                (sockets, _) => self.open(&door, sockets.unwrap_or_default()),
+            }
+            self.doors.push(door);
+        }
+        for gone in old.iter().filter(|old| self.doors.iter().all(|door| door.address != old.address)) {
+            self.tell(|| Command::Close(gone.address.clone()));
+            gone.remove_file();
+        }
+    }
+
+    fn open(&self, door: &Door, sockets: Vec<Listening>) {
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            let command = Command::Listen(door.address.clone(), socket, Arc::clone(&door.entrance));
+            // A worker that is gone has said so in the log.
+            let _ = worker.commands.send(command);
+        }
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            let _ = worker.commands.send(command());
+        }
+    }
+
     /// The addresses that are listened on, with their real ports.
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<Address> {
+        self.doors.iter().map(|door| door.address.clone()).collect()
     }
 
     /// Stops accepting, lets requests finish, and cuts what outlasts `timeouts.drain`.
     pub async fn stop(self) -> Stopped {
         self.stop.send_replace(true);
         let mut cut = 0;
-        for end in self.ends {
-            match end.await {
+        for worker in self.workers {
+            match worker.end.await {
                 Ok(Ok(end)) => cut += end.cut,
                 Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
                 Err(_panicked) => tracing::error!("a worker ended unexpectedly"),
             }
         }
-        for address in &self.addresses {
-            if let Address::Unix(path) = address {
-                // A file that is gone already is what was wanted.
-                let _ = std::fs::remove_file(path);
-            }
-        }
+        self.doors.iter().for_each(Door::remove_file);
         Stopped { cut }
+    }
+}
+
+impl Door {
+    /// The file of a unix socket goes with it.
+    fn remove_file(&self) {
+        if let Address::Unix(path) = &self.address {
+            // A file that is gone already is what was wanted.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

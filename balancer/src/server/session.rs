@@ -6,9 +6,10 @@
 //! A request costs no timer here: phases note when they began, and the connection's
 //! one timer looks at them a few times per limit. A limit is therefore kept to a quarter.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use http::HeaderValue;
 
 use super::tunnel::Tunnel;
 use crate::proxy::Replay;
+use crate::route::Route;
 
 /// Limits on time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +111,8 @@ pub(crate) struct Client {
     pub(crate) scheme: HeaderValue,
     /// Whether it is a proxy whose own X-Forwarded fields are believed.
     pub(crate) trusted: bool,
+    /// The name of the listener it came by.
+    pub(crate) listener: Option<Arc<str>>,
 }
 
 impl Client {
@@ -123,7 +127,7 @@ impl Client {
         let as_value = |it: SocketAddr| HeaderValue::from_str(&it.ip().to_canonical().to_string()).ok();
         let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
         let forwarded_for = address.and_then(as_value).unwrap_or(UNKNOWN);
-        Self { address, local, forwarded_for, scheme, trusted }
+        Self { address, local, forwarded_for, scheme, trusted, listener: None }
     }
 
     /// Both ends of its connection, if both are known.
@@ -151,6 +155,7 @@ pub(crate) struct Session {
     backend_awaited: Cell<bool>,
     waker: Cell<Option<Waker>>,
     tunnel: Cell<Option<Tunnel>>,
+    route: RefCell<Option<Arc<Route>>>,
 }
 
 impl Session {
@@ -170,6 +175,7 @@ impl Session {
             backend_awaited: Cell::new(false),
             waker: Cell::new(None),
             tunnel: Cell::new(None),
+            route: RefCell::default(),
         }
     }
 
@@ -198,9 +204,27 @@ impl Session {
         self.since.get()
     }
 
+    /// The request goes by a route.
+    #[inline]
+    pub(crate) fn follows(&self, route: &Arc<Route>) {
+        self.route.replace(Some(Arc::clone(route)));
+    }
+
+    /// The route of the request, once it is known.
+    #[inline]
+    pub(crate) fn route(&self) -> Ref<'_, Option<Arc<Route>>> {
+        self.route.borrow()
+    }
+
+    fn response_limit(&self, limits: &Timeouts) -> Duration {
+        let own = self.route.borrow().as_ref().and_then(|route| route.settings.response_timeout);
+        own.unwrap_or(limits.response)
+    }
+
     /// Gives memory back that only a busy connection needs.
     pub(crate) fn rests(&self) {
         self.replay.take();
+        self.route.take();
     }
 
     /// The exchange waits; a stream remembers whom to wake when its time is over.
@@ -331,7 +355,7 @@ impl Session {
             Phase::Waiting if self.body_wanted.get() && over(since, limits.client_stall) => {
                 self.expire(Expired::Client)
             }
-            Phase::Waiting if !self.body_wanted.get() && over(since, limits.response) => {
+            Phase::Waiting if !self.body_wanted.get() && over(since, self.response_limit(limits)) => {
                 self.expire(Expired::Backend)
             }
             Phase::Streaming if self.holds_back() && over(since, limits.client_stall) => {

@@ -16,58 +16,59 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use hyper::server::conn::{http1, http2};
-use ipnet::IpNet;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::connection;
 use super::entrance::Entrance;
 use super::http2::ThisThread;
 use super::listen::Listening;
-use super::session::Timeouts;
 use crate::load::WorkerCounters;
+use crate::net::Address;
 use crate::net::Raw;
-use crate::pool::{Pool, Rng, Snapshot};
+use crate::pool::{Pool, Rng, any_changed};
 use crate::proxy::{IdleConnections, RetryBudget};
+use crate::route::Plan;
 
 /// How often idle connections to backends are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Tasks that are polled before the kernel is asked for events, if there are as many.
+const TASKS_PER_LOOK: u32 = 256;
 /// The wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Settings of the data plane.
-#[derive(Debug, Clone, Default)]
-pub struct DataPlaneSettings {
-    /// Limits on time.
-    pub timeouts: Timeouts,
-    /// Networks of proxies whose X-Forwarded fields are believed.
-    pub trusted_proxies: Arc<[IpNet]>,
+/// What a worker is told while it runs.
+pub(crate) enum Command {
+    /// Accept from this socket.
+    Listen(Address, Listening, Arc<ArcSwap<Entrance>>),
+    /// Accept no more from the socket of this address; its connections go on.
+    Close(Address),
 }
 
 /// What a worker is started with.
 pub(crate) struct WorkerSeed {
     pub(crate) index: usize,
     pub(crate) workers: usize,
-    pub(crate) listeners: Vec<(Listening, Entrance)>,
-    pub(crate) pool: Pool,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) counters: Arc<WorkerCounters>,
-    pub(crate) settings: DataPlaneSettings,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// The state of one worker; it never leaves its thread.
 pub(crate) struct Worker {
-    pub(crate) pool: Pool,
-    pub(crate) snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    pub(crate) index: usize,
+    plan: RefCell<Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>>,
     pub(crate) idle: RefCell<IdleConnections>,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) budget: RefCell<RetryBudget>,
     pub(crate) counters: Arc<WorkerCounters>,
-    pub(crate) settings: DataPlaneSettings,
     pub(crate) http1: http1::Builder,
     pub(crate) http2: http2::Builder<ThisThread>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) stop: Notify,
+    /// Whether connections gave memory back since the last look.
+    pub(crate) memory_freed: Cell<bool>,
     open: Cell<usize>,
     emptied: Notify,
 }
@@ -75,20 +76,26 @@ pub(crate) struct Worker {
 impl Worker {
     fn new(seed: &WorkerSeed) -> Self {
         Self {
-            pool: seed.pool.clone(),
-            snapshot: RefCell::new(Cache::new(seed.pool.shared_snapshot())),
-            idle: RefCell::new(IdleConnections::new(seed.settings.timeouts.idle)),
+            index: seed.index,
+            plan: RefCell::new(Cache::new(Arc::clone(&seed.plan))),
+            idle: RefCell::default(),
             rng: RefCell::new(Rng::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed.index as u64 + 1))),
             budget: RefCell::new(RetryBudget::share_of(seed.workers, Instant::now())),
             counters: Arc::clone(&seed.counters),
-            settings: seed.settings.clone(),
             http1: connection::builder(),
             http2: super::http2::builder(),
             stopping: Cell::new(false),
             stop: Notify::new(),
+            memory_freed: Cell::new(false),
             open: Cell::new(0),
             emptied: Notify::new(),
         }
+    }
+
+    /// The plan as it is now.
+    #[inline]
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(self.plan.borrow_mut().load())
     }
 
     fn begin_stop(&self) {
@@ -134,7 +141,11 @@ pub(crate) struct WorkerEnd {
 
 /// Runs a worker on this thread until it was told to stop and has drained.
 pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        // Looking for events more often costs system calls and finds fewer at a time.
+        .event_interval(TASKS_PER_LOOK)
+        .build_local(LocalOptions::default())?;
     let end = runtime.block_on(serve(seed));
     // What is still open is cut here, with the runtime.
     drop(runtime);
@@ -143,20 +154,27 @@ pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
 
 async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     let worker = Rc::new(Worker::new(&seed));
-    let mut accepting = Vec::new();
-    for (listener, entrance) in std::mem::take(&mut seed.listeners) {
-        let door = Doorway::new(listener, entrance)?;
-        accepting.push(tokio::task::spawn_local(accept(door, Rc::clone(&worker), seed.stop.clone())));
-    }
+    let mut doors = Doors {
+        worker: Rc::clone(&worker),
+        stop: seed.stop.clone(),
+        open: Vec::new(),
+        accepting: Vec::new(),
+    };
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
-    // A sender that is gone means the same as a stop.
-    let _ = seed.stop.wait_for(|stop| *stop).await;
-    for task in accepting {
+    loop {
+        tokio::select! {
+            biased;
+            // A sender that is gone means the same as a stop.
+            _ = seed.stop.wait_for(|stop| *stop) => break,
+            Some(command) = seed.commands.recv() => doors.follow(command)?,
+        }
+    }
+    for task in doors.accepting {
         // An accept loop ends by itself now; it cannot fail.
         let _ = task.await;
     }
     worker.begin_stop();
-    let drained = tokio::time::timeout(seed.settings.timeouts.drain, worker.all_closed()).await;
+    let drained = tokio::time::timeout(worker.plan().timeouts.drain, worker.all_closed()).await;
     sweeping.abort();
     Ok(WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } })
 }
@@ -181,16 +199,51 @@ impl Accepting {
 /// A socket, and what becomes of the connections it accepts.
 struct Doorway {
     accepting: Accepting,
-    entrance: Rc<Entrance>,
+    entrance: Arc<ArcSwap<Entrance>>,
+    closed: Rc<Notify>,
 }
 
 impl Doorway {
-    fn new(listener: Listening, entrance: Entrance) -> std::io::Result<Self> {
+    fn new(
+        listener: Listening,
+        entrance: Arc<ArcSwap<Entrance>>,
+        closed: Rc<Notify>,
+    ) -> std::io::Result<Self> {
         let accepting = match listener {
             Listening::Tcp(listener) => Accepting::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Listening::Unix(listener) => Accepting::Unix(tokio::net::UnixListener::from_std(listener)?),
         };
-        Ok(Self { accepting, entrance: Rc::new(entrance) })
+        Ok(Self { accepting, entrance, closed })
+    }
+}
+
+/// The sockets that a worker accepts from.
+struct Doors {
+    worker: Rc<Worker>,
+    stop: watch::Receiver<bool>,
+    open: Vec<(Address, Rc<Notify>)>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Doors {
+    fn follow(&mut self, command: Command) -> std::io::Result<()> {
+        self.accepting.retain(|task| !task.is_finished());
+        match command {
+            Command::Listen(address, listener, entrance) => {
+                let closed = Rc::new(Notify::new());
+                let door = Doorway::new(listener, entrance, Rc::clone(&closed))?;
+                let accepting = accept(door, Rc::clone(&self.worker), self.stop.clone());
+                self.accepting.push(tokio::task::spawn_local(accepting));
+                self.open.push((address, closed));
+            }
+            Command::Close(address) => {
+                let (gone, open) = std::mem::take(&mut self.open).into_iter().partition(|it| it.0 == address);
+                self.open = open;
+                let gone: Vec<(Address, Rc<Notify>)> = gone;
+                gone.iter().for_each(|(_, closed)| closed.notify_one());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -198,7 +251,7 @@ impl Doorway {
 async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
     let start = |(stream, peer)| {
         let open = Open::new(&worker);
-        let (worker, entrance) = (Rc::clone(&worker), Rc::clone(&door.entrance));
+        let (worker, entrance) = (Rc::clone(&worker), door.entrance.load_full());
         tokio::task::spawn_local(async move {
             connection::serve(stream, peer, entrance, worker).await;
             drop(open);
@@ -208,6 +261,7 @@ async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<boo
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
+            () = door.closed.notified() => break,
             accepted = door.accepting.accept() => match accepted {
                 Ok(accepted) => start(accepted),
                 Err(error) => accept_failed(&error).await,
@@ -239,13 +293,18 @@ async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
 
 /// Closes idle connections to backends that are gone, or have been idle too long.
 async fn sweep(worker: Rc<Worker>) {
-    let mut changes = worker.pool.changes();
     loop {
+        let plan = worker.plan();
+        let mut changes: Vec<_> = plan.pools().into_iter().map(Pool::changes).collect();
+        let snapshots: Vec<_> = plan.pools().into_iter().map(Pool::snapshot).collect();
+        if worker.memory_freed.take() {
+            crate::sys::give_back_freed_memory();
+        }
+        let is_known = |serial| snapshots.iter().any(|snapshot| snapshot.has(serial));
+        worker.idle.borrow_mut().sweep(is_known, plan.timeouts.idle, Instant::now());
         tokio::select! {
             () = tokio::time::sleep(SWEEP) => {}
-            changed = changes.changed() => if changed.is_err() { return },
+            () = any_changed(&mut changes) => {}
         }
-        let snapshot = worker.pool.snapshot();
-        worker.idle.borrow_mut().sweep(&snapshot, Instant::now());
     }
 }

@@ -142,6 +142,7 @@ fn sample(clones: u32) -> Sample {
         requests_per_second: Some(busy * 50.0),
         p95_seconds: Some(0.03),
         service_seconds: Some(0.02),
+        ..Sample::default()
     }
 }
 

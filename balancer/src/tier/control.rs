@@ -7,23 +7,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scaler::{Action, BackendView, Decision, Phase, PoolView, Sample, Scaler, choose_victims};
+use scaler::{Action, BackendView, Phase, PoolView, choose_victims};
 use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View, report};
 use snowflock_engine::network::identity::CloneId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 
 use super::metrics::{EngineMeter, ForkMeter};
 use super::numbers::Numbers;
-use super::scaler_metrics::ScalerMeter;
+use super::queries::{self, Answered};
 use super::start::{address, backend_id, insert};
+use super::steer::Steer;
 use super::{Tier, TierError};
-use crate::admin::status::DecisionStatus;
+use crate::front::Order;
 use crate::pool::{Drained, State};
 
 /// From one decision to the next.
 const TICK: Duration = Duration::from_millis(250);
-/// Below this throughput Little's law says nothing about the time of service.
-const LEAST_THROUGHPUT: f64 = 1.0;
 
 /// What tasks of the loop report.
 enum Event {
@@ -35,6 +35,10 @@ enum Event {
     Lost(CloneId, String),
     /// The clone has ended and left nothing behind.
     Departed(CloneId),
+    /// A Prometheus was asked for a signal.
+    Answered(Answered),
+    /// Someone asked for a size or a mode.
+    Ordered(Order),
 }
 
 /// What the loop knows of a clone beyond the engine's view.
@@ -53,28 +57,33 @@ enum Stage {
 /// The loop.
 pub(super) struct Control<'a> {
     tier: &'a Tier,
-    scaler: Scaler,
+    steer: Steer,
     clones: BTreeMap<CloneId, Stage>,
-    last: Option<Decision>,
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
     forks: ForkMeter,
-    meter: ScalerMeter,
+    /// Ends with the loop.
+    _queries: JoinSet<()>,
 }
 
 impl<'a> Control<'a> {
     pub(super) fn new(tier: &'a Tier) -> Result<Self, TierError> {
-        let unusable = |complaints| TierError::Unusable { key: "scaling", problem: format!("{complaints}") };
-        let scaler = Scaler::new(tier.config.scaling.clone()).map_err(unusable)?;
+        let policy = &tier.config.scaling;
+        let steer = Steer::new(policy, &tier.handles)?;
         let (tell, events) = unbounded_channel();
+        let queries = {
+            let tell = tell.clone();
+            queries::start(&policy.signals, move |answered| drop(tell.send(Event::Answered(answered))))
+        };
+        let orders = tell.clone();
+        tier.handles.board.set_orders(move |order| drop(orders.send(Event::Ordered(order))));
         let numbers = Arc::new(Numbers::default());
         let engine = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
         tier.handles.registry.register(Box::new(engine))?;
-        let meter = ScalerMeter::new(&tier.handles.registry)?;
         let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
-        Ok(Self { tier, scaler, clones: BTreeMap::new(), last: None, events, tell, numbers, forks, meter })
+        Ok(Self { tier, steer, clones: BTreeMap::new(), events, tell, numbers, forks, _queries: queries })
     }
 
     /// Runs for ever; dropping it leaves the VMs to the engine.
@@ -103,6 +112,7 @@ impl<'a> Control<'a> {
 
     /// What the engine's view asks for: clones with an identity enter the pool, dead ones leave it.
     fn follow(&mut self, view: &View) {
+        self.steer.follow(view);
         self.forks.follow(view);
         for clone in &view.clones {
             let stage = self.clones.get(&clone.id).copied();
@@ -166,6 +176,8 @@ impl<'a> Control<'a> {
             Event::Departed(id) => {
                 self.clones.remove(&id);
             }
+            Event::Answered(answered) => self.steer.answered(&answered),
+            Event::Ordered(order) => self.steer.obey(order),
         }
     }
 
@@ -175,62 +187,25 @@ impl<'a> Control<'a> {
     }
 
     async fn decide(&mut self) {
-        let now = self.tier.handles.board.uptime();
-        let sample = *self.tier.handles.samples.borrow();
-        let throughput = sample.requests_per_second;
-        let busy = throughput >= LEAST_THROUGHPUT;
-        self.scaler.observe(
-            &Sample {
-                in_flight: Some(sample.in_flight as f64),
-                queued: Some(sample.queued as f64),
-                requests_per_second: Some(throughput),
-                p95_seconds: sample.p95.map(|p95| p95.as_secs_f64()),
-                // Little's law: requests in service = throughput x time of service.
-                service_seconds: busy.then(|| sample.in_flight as f64 / throughput),
-            },
-            now,
-        );
-        let pool = self.pool_view();
-        let decision = self.scaler.decide(&pool, now);
-        self.meter.decided(&decision, &pool, &self.scaler);
-        if self.last.is_none_or(|last| decision.is_news_after(&last)) {
-            tracing::info!(
-                from = decision.from,
-                to = decision.to,
-                "{}: {}",
-                decision.action.name(),
-                decision.reason
-            );
-            self.tier.handles.board.note_decision(DecisionStatus {
-                at_seconds: decision.at.as_secs_f64(),
-                action: decision.action.name().to_owned(),
-                from: decision.from,
-                to: decision.to,
-                reason: decision.reason.to_string(),
-            });
-        }
-        self.last = Some(decision);
+        let decision = self.steer.decide(&self.pool_view());
         match decision.action {
-            Action::Grow { by } => self.grow(by, now).await,
+            Action::Grow { by } => self.grow(by).await,
             Action::Shrink { by } => self.shrink(by),
             Action::Hold => {}
         }
     }
 
-    async fn grow(&mut self, by: u32, now: Duration) {
+    async fn grow(&mut self, by: u32) {
         let answer = self.tier.engine.sf_request_ticket(by).await;
         let ticket = match answer {
             Ok(TicketAnswer::Granted(ticket)) => ticket,
             Ok(TicketAnswer::Refused(refusal)) => {
                 tracing::warn!(asked = by, "no clones: {refusal}");
-                self.meter.granted(by, 0);
-                return self.scaler.granted(by, 0, now);
+                return self.steer.granted(by, 0);
             }
             Err(error) => return tracing::error!(error = report(&error), "no ticket"),
         };
-        let granted = ticket.clones.len() as u32;
-        self.meter.granted(by, granted);
-        self.scaler.granted(by, granted, now);
+        self.steer.granted(by, ticket.clones.len() as u32);
         self.clones.extend(ticket.clones.iter().map(|id| (*id, Stage::Ordered)));
         self.fork(ticket);
     }
@@ -266,7 +241,7 @@ impl<'a> Control<'a> {
         });
         let parent = view(CloneId::PARENT, true, Phase::Ready, Duration::ZERO);
         let backends: Vec<_> = parent.into_iter().chain(clones).collect();
-        for id in choose_victims(&backends, by, self.tier.config.scaling.min) {
+        for id in choose_victims(&backends, by, self.steer.least()) {
             self.leave(id, self.tier.config.vm.drain_deadline);
         }
     }
@@ -305,7 +280,7 @@ impl<'a> Control<'a> {
 
     fn tell_board(&self) {
         let view = self.pool_view();
-        let desired = self.last.map_or(view.capacity(), |last| last.to);
+        let desired = self.steer.desired().unwrap_or(view.capacity());
         self.tier.handles.board.set_scaling(desired, view.starting, view.retiring);
     }
 }

@@ -10,11 +10,16 @@
 pub mod bench;
 mod control;
 mod guest_http;
+mod journal;
 mod metrics;
 mod numbers;
+mod observe;
+mod queries;
+mod record;
 mod report;
 mod scaler_metrics;
 mod start;
+mod steer;
 
 use std::future::Future;
 use std::io;

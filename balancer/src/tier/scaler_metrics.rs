@@ -15,6 +15,8 @@ pub(super) struct ScalerMeter {
     signal: GaugeVec,
     target: GaugeVec,
     age: GaugeVec,
+    answers: IntCounterVec,
+    forecast: Gauge,
 }
 
 impl ScalerMeter {
@@ -42,9 +44,21 @@ impl ScalerMeter {
             "flurry_scaler_panic_remaining_seconds",
             "Time until the panic ends if the load stays low; 0 without one.",
         )?;
+        let answers = Opts::new(
+            "flurry_scaler_queries_total",
+            "Questions to a Prometheus for signals of the policy, by what came of them.",
+        );
+        let forecast = Gauge::new(
+            "flurry_scaler_forecast_backends",
+            "Backends wanted at this time in former seasons; 0 without a forecast.",
+        )?;
         Ok(Self {
             desired: gauge("flurry_scaler_desired_backends", "Backends wanted, the parent included.")?,
-            bounds: counts("flurry_scaler_bound_backends", "The policy's min and max.", &["bound"])?,
+            bounds: counts(
+                "flurry_scaler_bound_backends",
+                "Fewest and most backends now: min and max, raised by schedules and forecasts.",
+                &["bound"],
+            )?,
             backends: counts(
                 "flurry_scaler_backends",
                 "Backends as the scaler counts them: ready, starting, retiring.",
@@ -70,6 +84,8 @@ impl ScalerMeter {
                 "Age of the newest value of a signal; no series while there never was one.",
                 &["signal"],
             )?,
+            answers: registered(registry, IntCounterVec::new(answers, &["signal", "outcome"])?)?,
+            forecast: registered(registry, forecast)?,
         })
     }
 
@@ -79,9 +95,10 @@ impl ScalerMeter {
         let labels = [decision.action.name(), decision.reason.name(), bound];
         self.decisions.with_label_values(&labels).inc();
         self.desired.set(decision.to.into());
-        let policy = scaler.policy();
-        self.bounds.with_label_values(&["min"]).set(policy.min.into());
-        self.bounds.with_label_values(&["max"]).set(policy.max.into());
+        let (min, max) = scaler.held_to();
+        self.bounds.with_label_values(&["min"]).set(min.into());
+        self.bounds.with_label_values(&["max"]).set(max.into());
+        self.forecast.set(scaler.forecast().map_or(0.0, f64::from));
         for (state, count) in
             [("ready", pool.ready), ("starting", pool.starting), ("retiring", pool.retiring)]
         {
@@ -96,6 +113,12 @@ impl ScalerMeter {
     /// Fewer clones were granted than asked for, or all of them.
     pub(super) fn granted(&self, asked: u32, granted: u32) {
         self.refused.inc_by(asked.saturating_sub(granted).into());
+    }
+
+    /// A Prometheus was asked for a signal.
+    pub(super) fn answered(&self, signal: &str, taken: bool) {
+        let outcome = if taken { "value" } else { "failed" };
+        self.answers.with_label_values(&[signal, outcome]).inc();
     }
 
     fn read(&self, scaler: &Scaler) {
@@ -144,6 +167,8 @@ mod tests {
         let decision = scaler.decide(&pool, Duration::from_secs(1));
         meter.decided(&decision, &pool, &scaler);
         meter.granted(7, 4);
+        meter.answered("jobs", true);
+        meter.answered("jobs", false);
         let mut page = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut page).unwrap();
         String::from_utf8(page).unwrap()

@@ -183,13 +183,15 @@ pub(super) fn address(engine: &Engine, id: CloneId, port: u16) -> Result<SocketA
     Ok((vm.ok_or_else(missing)?.ip, port).into())
 }
 
-/// Lets a VM into the pool; it is probed before it gets a request.
+/// Lets a VM into the pool. The agent of a clone has spoken, so a request that waits may be the first to
+/// ask it.
 pub(super) fn insert(engine: &Engine, handles: &Handles, id: CloneId, address: SocketAddr) {
     let spec = BackendSpec {
         id: backend_id(id),
         address: address.into(),
         dialer: Arc::new(GuestDialer(engine.dialer())),
-        initial: Initial::Probing,
+        // A parent may still be starting its programs.
+        initial: if id == CloneId::PARENT { Initial::Probing } else { Initial::Trial },
     };
     if let Err(duplicate) = handles.pool.insert(spec) {
         tracing::error!(%duplicate, "a clone has the name of another");

@@ -161,7 +161,7 @@ fn status(age: f64) -> Status {
     Status {
         version: "0.1.0".into(),
         uptime_seconds: age,
-        scaling: ScalingStatus { desired: ready, ready, starting: 0, retiring: 0 },
+        scaling: ScalingStatus { desired: ready, ready, ..ScalingStatus::default() },
         engine: Some(EngineStatus {
             accelerator: "tcg".into(),
             clones: if age >= 1.0 { vec![clone] } else { Vec::new() },

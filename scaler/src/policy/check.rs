@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Policy;
 use super::keys::remedy;
-use crate::rate::Rate;
+use crate::rate::{Rate, Select};
+use crate::signal::{Measure, Signal};
 use crate::yaml::{Complaint, show_duration};
 
 /// Windows shorter than this hold too few samples to mean anything.
@@ -41,6 +42,7 @@ impl Policy {
         let mut problems = Problems::default();
         self.check_bounds(&mut problems);
         self.check_targets(&mut problems);
+        self.check_rules(&mut problems);
         self.check_windows(&mut problems);
         if let Some(rate) = &self.scale_up.rate {
             check_rate("scale_up.rate", rate, f64::INFINITY, &mut problems);
@@ -61,27 +63,77 @@ impl Policy {
         let tolerance = self.tolerance;
         let fine = (0.0..=0.5).contains(&tolerance);
         p.unless(fine, "tolerance", || format!("must be from 0 to 50%, got {tolerance}"));
+        for (key, tolerance) in [
+            ("scale_up.tolerance", self.scale_up.tolerance),
+            ("scale_down.tolerance", self.scale_down.tolerance),
+        ] {
+            let Some(tolerance) = tolerance else { continue };
+            let fine = (0.0..=0.5).contains(&tolerance);
+            p.unless(fine, key, || format!("must be from 0 to 50%, got {tolerance}"));
+        }
         let threshold = self.panic_threshold;
         let fine = threshold > 1.0 && threshold <= 1000.0;
         p.unless(fine, "panic_threshold", || format!("must be above 100% and sane, got {threshold}"));
     }
 
     fn check_targets(&self, p: &mut Problems) {
-        let targets = &self.targets;
-        let some = targets.concurrency.is_some() || targets.requests_per_second.is_some();
+        let t = &self.targets;
+        let loads = [
+            ("target_concurrency", t.concurrency),
+            ("target_requests_per_second", t.requests_per_second),
+            ("target_cpu", t.cpu),
+            ("target_memory", t.memory),
+        ];
+        let own = self.signals.iter().any(|own| own.target.is_some() && own.measure != Measure::Guard);
+        let some = own || !self.steps.is_empty() || loads.iter().any(|(_, target)| target.is_some());
         p.unless(some, "target_concurrency", || {
-            "is missing, and so is target_requests_per_second: one of them is needed".to_owned()
+            "is missing, and so is every other target that tells how much there is to do: one of them, a \
+             signal with a target, or a step is needed"
+                .to_owned()
         });
-        for (key, target) in [
-            ("target_concurrency", targets.concurrency),
-            ("target_requests_per_second", targets.requests_per_second),
-        ] {
+        for (key, target) in loads.into_iter().chain([("target_error_share", t.error_share)]) {
             let Some(target) = target else { continue };
             let fine = target > 0.0 && target.is_finite();
             p.unless(fine, key, || format!("must be above 0, got {target}"));
         }
-        let fine = targets.p95_latency.is_none_or(|latency| !latency.is_zero());
-        p.unless(fine, "target_p95_latency", || "must be above 0s, got 0s".to_owned());
+        let shares = [&loads[2], &loads[3], &("target_error_share", t.error_share)];
+        for (key, share) in shares {
+            p.unless(share.is_none_or(|share| share.is_nan() || share <= 1.0), key, || {
+                "must be at most 100%".to_owned()
+            });
+        }
+        for (key, latency) in [
+            ("target_p50_latency", t.p50_latency),
+            ("target_p95_latency", t.p95_latency),
+            ("target_p99_latency", t.p99_latency),
+            ("target_queue_wait", t.queue_wait),
+        ] {
+            let fine = latency.is_none_or(|latency| !latency.is_zero());
+            p.unless(fine, key, || "must be above 0s, got 0s".to_owned());
+        }
+    }
+
+    /// Signals that rules name are there, and floors fit under the ceiling.
+    fn check_rules(&self, p: &mut Problems) {
+        let max = self.max;
+        for (signal, _) in &self.activation {
+            let fine = self.targets.all().any(|(with_target, _)| with_target == *signal);
+            p.unless(fine, &format!("activation.{}", signal.name()), || {
+                "is of a signal without target".to_owned()
+            });
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            let Signal::Custom(name) = step.signal else { continue };
+            let fine = self.signals.iter().any(|own| own.name == name);
+            p.unless(fine, &format!("steps[{index}].signal"), || format!("is no signal, got `{name}`"));
+        }
+        let floors = self.schedule.iter().enumerate();
+        let floors = floors.map(|(index, schedule)| (format!("schedule[{index}].min"), schedule.min));
+        let fallback = self.fallback.map(|fallback| ("fallback.backends".to_owned(), fallback.backends));
+        for (key, floor) in floors.chain(fallback) {
+            p.unless(floor <= max, &key, || format!("must be at most max, which is {max}, got {floor}"));
+        }
+        p.unless(self.from_zero_cap >= 1, "from_zero_cap", || "must be at least 1, got 0".to_owned());
     }
 
     fn check_windows(&self, p: &mut Problems) {
@@ -93,7 +145,14 @@ impl Policy {
         ] {
             check_window(key, window, SHORTEST_WINDOW, p);
         }
-        check_window("scale_down.stabilisation", self.scale_down.stabilisation, Duration::ZERO, p);
+        for (key, window) in [
+            ("scale_up.stabilisation", self.scale_up.stabilisation),
+            ("scale_up.cool_down", self.scale_up.cool_down),
+            ("scale_down.stabilisation", self.scale_down.stabilisation),
+            ("scale_down.cool_down", self.scale_down.cool_down),
+        ] {
+            check_window(key, window, Duration::ZERO, p);
+        }
         check_window("drain_queue_within", self.drain_queue_within, SHORTEST_WINDOW, p);
         check_window("retry_refused_after", self.retry_refused_after, Duration::ZERO, p);
         let stable = self.stable_window;
@@ -121,7 +180,7 @@ fn check_window(key: &str, window: Duration, shortest: Duration, p: &mut Problem
 }
 
 fn check_rate(key: &str, rate: &Rate, largest_share: f64, p: &mut Problems) {
-    let some = rate.backends.is_some() || rate.share.is_some();
+    let some = rate.backends.is_some() || rate.share.is_some() || rate.select == Select::Disabled;
     p.unless(some, key, || "limits nothing: it has neither backends nor share".to_owned());
     let fine = rate.backends != Some(0);
     p.unless(fine, &format!("{key}.backends"), || "must be at least 1, got 0".to_owned());

@@ -1,12 +1,54 @@
 //! The keys of a policy in YAML, and what to write there. `POLICY.md` describes each.
 
 /// Every key with its remedy.
-pub(super) const KEYS: [(&str, &str); 26] = [
+pub(super) const KEYS: [(&str, &str); 73] = [
     ("min", "give the fewest backends to keep, the parent included, e.g. 1"),
     ("max", "give the most backends to have, the parent included, e.g. 8"),
     ("target_concurrency", "give the number of requests one backend should serve at once, e.g. 4"),
     ("target_requests_per_second", "give the requests per second one backend should serve, e.g. 50"),
+    ("mode", "write active, recommend or paused"),
+    ("target_cpu", "give the share of its processors that a backend should use, e.g. 70%"),
+    ("target_memory", "give the share of its memory that a backend should use, e.g. 80%"),
+    ("target_p50_latency", "give the latency that half of the requests should stay under, e.g. 50ms"),
     ("target_p95_latency", "give the latency that 95 % of requests should stay under, e.g. 200ms"),
+    ("target_p99_latency", "give the latency that 99 % of requests should stay under, e.g. 500ms"),
+    ("target_queue_wait", "give the wait for a backend to stay under, e.g. 100ms"),
+    ("target_error_share", "give the share of failing requests to stay under, e.g. 1%"),
+    ("activation", "give a section of signals and the values up to which they ask for nothing"),
+    ("signals", "give a list of sections with name, and prometheus or formula"),
+    ("signals.name", "give a short name, e.g. jobs"),
+    ("signals.prometheus", "give a section with url, query, every, timeout"),
+    ("signals.prometheus.url", "give the address of a Prometheus, e.g. http://127.0.0.1:9090"),
+    ("signals.prometheus.query", "give a query that answers with one number, e.g. sum(jobs_waiting)"),
+    ("signals.prometheus.every", "give the time between two questions, e.g. 5s"),
+    ("signals.prometheus.timeout", "give the longest wait for an answer, e.g. 2s"),
+    ("signals.formula", "give arithmetic over built-in signals and queries, e.g. concurrency + 0.1 * jobs"),
+    ("signals.target", "give the number that one backend should carry, e.g. 10"),
+    ("signals.measure", "write total, per_backend or guard"),
+    ("signals.activation", "give the value up to which it asks for nothing, e.g. 5"),
+    ("steps", "give a list of sections with signal, above and add, or below and remove"),
+    ("steps.signal", "give the name of a signal, e.g. cpu"),
+    ("steps.above", "give the value above which backends are added, e.g. 80%"),
+    ("steps.below", "give the value below which backends are removed, e.g. 30%"),
+    ("steps.add", "give a number of backends, or a share, e.g. 2 or 50%"),
+    ("steps.remove", "give a number of backends, or a share, e.g. 1 or 25%"),
+    ("schedule", "give a list of sections with cron, zone, for, min"),
+    ("schedule.cron", "give minute, hour, day of month, month, day of week, e.g. 0 8 * * mon-fri"),
+    ("schedule.zone", "give an IANA time zone, e.g. Europe/Berlin"),
+    ("schedule.for", "give how long the floor holds, e.g. 10h"),
+    ("schedule.min", "give the fewest backends in that time, e.g. 4"),
+    ("predict", "give a section with season, bin, buffer, act"),
+    ("predict.season", "give the time after which load repeats itself, e.g. 1d or 7d"),
+    ("predict.bin", "give the length of a bin, e.g. 5m"),
+    ("predict.buffer", "give how long before a forecast backends should be there, e.g. 5m"),
+    ("predict.act", "write true to raise the floor by forecasts, false to show them only"),
+    ("predict.file", "give the absolute path of a file to keep, e.g. /var/lib/flurry/shop.json"),
+    ("journal", "give the absolute path of a file to write, e.g. /var/log/flurry/shop.jsonl"),
+    ("fallback", "give a section with after, backends"),
+    ("fallback.after", "give the time without any signal, e.g. 30s"),
+    ("fallback.backends", "give the fewest backends from then on, e.g. 4"),
+    ("when_missing", "write keep or ignore"),
+    ("from_zero_cap", "give the most clones to ask for while no backend is ready, e.g. 8"),
     ("stable_window", "give the time over which load is averaged before shrinking, e.g. 10s"),
     ("panic_window", "give the short time over which sudden load is averaged, e.g. 2s"),
     ("panic_threshold", "give the load over capacity that starts a panic, e.g. 200%"),
@@ -18,21 +60,30 @@ pub(super) const KEYS: [(&str, &str); 26] = [
     ("scale_up", "give a section with enabled, window, rate"),
     ("scale_up.enabled", "write true or false"),
     ("scale_up.window", "give the time over which load is averaged before growing, e.g. 2s"),
+    ("scale_up.stabilisation", "give the time whose lowest demand counts, e.g. 0s"),
+    ("scale_up.tolerance", "give the share by which load may be over its target, e.g. 10%"),
+    ("scale_up.cool_down", "give the time after a change in which nothing grows, e.g. 0s"),
     ("scale_up.rate", "give a section with backends, share, per, select"),
     ("scale_down", "give a section with enabled, stabilisation, rate"),
     ("scale_down.enabled", "write true or false"),
     ("scale_down.stabilisation", "give the time whose highest demand is kept, e.g. 30s"),
+    ("scale_down.tolerance", "give the share by which load may be under its target, e.g. 10%"),
+    ("scale_down.cool_down", "give the time after a change in which nothing shrinks, e.g. 30s"),
     ("scale_down.rate", "give a section with backends, share, per, select"),
     ("rate.limited", "write false to lift the limit"),
     ("rate.backends", "give a number of backends per period, e.g. 4"),
     ("rate.share", "give a share of the backends per period, e.g. 50%"),
     ("rate.per", "give the length of the period, e.g. 10s"),
-    ("rate.select", "write max or min"),
+    ("rate.select", "write max, min or disabled"),
 ];
 
-/// What to write under `key`; for keys of a rate, both directions have the same.
+/// What to write under `key`; for keys of a rate, both directions have the same, and so
+/// have all items of a list.
 pub(super) fn remedy(key: &str) -> &'static str {
     let common = key.rsplit_once(".rate.").map(|(_, last)| format!("rate.{last}"));
-    let key = common.as_deref().unwrap_or(key);
+    let item = key.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once("].")?.1)));
+    let item = item.map(|(list, last)| format!("{list}.{last}"));
+    let key = common.as_deref().or(item.as_deref()).unwrap_or(key);
+    let key = if key.starts_with("activation.") { "activation" } else { key };
     KEYS.iter().find(|(known, _)| *known == key).map_or("see POLICY.md", |(_, remedy)| remedy)
 }

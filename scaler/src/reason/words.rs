@@ -3,30 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Bound, Driver, HoldReason, Reason};
-use crate::signal::Signal;
+use super::{Bound, Driver, HoldReason, Reason, Way};
+use crate::signal::Measure;
 use crate::yaml::show_duration;
 
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let window = show_duration(self.window);
-        match self.signal {
-            Signal::Concurrency | Signal::RequestsPerSecond => write!(
-                f,
-                "{} averaged {} over {window}, which at {} per backend wants {}",
-                self.signal,
-                short(self.value),
-                short(self.target),
-                self.wants
-            ),
-            Signal::P95Latency => write!(
-                f,
-                "{} averaged {} ms over {window} against a target of {} ms, which wants {}",
-                self.signal,
-                short(self.value * 1e3),
-                short(self.target * 1e3),
-                self.wants
-            ),
+        let (signal, window, wants) = (self.signal, show_duration(self.window), self.wants);
+        let (value, target) = (signal.shown(self.value), signal.shown(self.target));
+        write!(f, "{signal} averaged {value} over {window}")?;
+        match self.way {
+            Way::Target | Way::FromZero if signal.measure() == Measure::Guard => {
+                write!(f, " against a target of {target}, which wants {wants}")
+            }
+            Way::Target => write!(f, ", which at {target} per backend wants {wants}"),
+            Way::FromZero => write!(f, ", of which no more than {wants} count while nobody is ready"),
+            Way::StepUp { by } => write!(f, ", above {target}, which adds {by}"),
+            Way::StepDown { by } => write!(f, ", below {target}, which removes {by}"),
+            Way::BetweenSteps => write!(f, ", which asks for no step"),
         }
     }
 }
@@ -47,6 +41,27 @@ impl fmt::Display for Bound {
             }
             Self::Stabilised { highest, window } => {
                 write!(f, "{highest} were wanted within the last {}", show_duration(*window))
+            }
+            Self::StabilisedUp { lowest, window } => {
+                write!(f, "only {lowest} were wanted all the time within the last {}", show_duration(*window))
+            }
+            Self::CoolDown { direction, left } => {
+                write!(f, "{direction} waits for another {} after the last change", tenths(*left))
+            }
+            Self::Scheduled { min, left } => {
+                write!(f, "the schedule asks for {min} at least for another {}", about(*left))
+            }
+            Self::Forecast { min, ahead } => {
+                write!(f, "{min} were wanted at this time before, looking {} ahead", show_duration(*ahead))
+            }
+            Self::Fallback { min, blind } => {
+                write!(f, "nothing is known of the load for {}, and {min} are kept at least", tenths(*blind))
+            }
+            Self::Manual { backends, left: Some(left) } => {
+                write!(f, "{backends} were asked for by hand, for another {}", about(*left))
+            }
+            Self::Manual { backends, left: None } => {
+                write!(f, "{backends} were asked for by hand, until further notice")
             }
             Self::FewReady { ready } => write!(f, "only {ready} are ready"),
             Self::Disabled { direction } => write!(f, "{direction} is switched off"),
@@ -75,6 +90,13 @@ impl fmt::Display for HoldReason {
                 write!(f, "{driver}, but {missing} is missing, and without it nothing shrinks")
             }
             Self::Limited { driver, bound } => write!(f, "{driver}, but {bound}"),
+            Self::Recommends { driver, bound } => {
+                write!(f, "recommended only: ")?;
+                driver.iter().try_for_each(|driver| write!(f, "{driver}"))?;
+                let separator = if driver.is_some() { "; " } else { "" };
+                bound.iter().try_for_each(|bound| write!(f, "{separator}{bound}"))
+            }
+            Self::Paused => write!(f, "scaling is paused"),
             Self::OutOfBounds { missed, bound } => write!(f, "{missed}, but {bound}"),
         }
     }
@@ -112,6 +134,12 @@ impl Bound {
             Self::Refused { .. } => "refused",
             Self::Stabilised { .. } => "stabilised",
             Self::FewReady { .. } => "few_ready",
+            Self::StabilisedUp { .. } => "stabilised_up",
+            Self::CoolDown { .. } => "cool_down",
+            Self::Scheduled { .. } => "scheduled",
+            Self::Forecast { .. } => "forecast",
+            Self::Fallback { .. } => "fallback",
+            Self::Manual { .. } => "manual",
             Self::Disabled { .. } => "disabled",
         }
     }
@@ -129,6 +157,8 @@ impl HoldReason {
             Self::FirstWindow { .. } => "first_window",
             Self::SignalMissing { .. } => "signal_missing",
             Self::Limited { .. } => "limited",
+            Self::Recommends { .. } => "recommends",
+            Self::Paused => "paused",
             Self::OutOfBounds { .. } => "out_of_bounds",
         }
     }
@@ -137,6 +167,7 @@ impl HoldReason {
     fn bound(&self) -> Option<Bound> {
         match self {
             Self::Limited { bound, .. } | Self::OutOfBounds { bound, .. } => Some(*bound),
+            Self::Recommends { bound, .. } => *bound,
             _ => None,
         }
     }
@@ -162,10 +193,11 @@ impl Reason {
     }
 }
 
-/// A number with three digits that mean something at least.
-fn short(value: f64) -> String {
-    let rounded = if value.abs() >= 100.0 { value.round() } else { (value * 100.0).round() / 100.0 };
-    rounded.to_string()
+/// A time to the second, or to the minute if it is long.
+fn about(time: Duration) -> String {
+    let seconds = time.as_secs_f64().ceil() as u64;
+    let seconds = if seconds >= 3600 { seconds.div_ceil(60) * 60 } else { seconds };
+    show_duration(Duration::from_secs(seconds))
 }
 
 /// A time to the tenth of a second.
@@ -178,10 +210,11 @@ mod tests {
     use super::*;
     use crate::policy::Direction;
     use crate::reason::Driver;
+    use crate::signal::Signal;
 
     fn driver() -> Driver {
         let (value, window) = (41.234, Duration::from_secs(2));
-        Driver { signal: Signal::Concurrency, value, window, target: 4.0, wants: 11 }
+        Driver { signal: Signal::Concurrency, value, window, target: 4.0, wants: 11, way: Way::Target }
     }
 
     #[test]
@@ -214,6 +247,28 @@ mod tests {
             ),
             (Bound::Stabilised { highest: 7, window: s(30) }, "7 were wanted within the last 30s"),
             (Bound::FewReady { ready: 1 }, "only 1 are ready"),
+            (
+                Bound::StabilisedUp { lowest: 3, window: s(5) },
+                "only 3 were wanted all the time within the last 5s",
+            ),
+            (
+                Bound::CoolDown { direction: Direction::Down, left: s(4) },
+                "shrinking waits for another 4.0s after the last change",
+            ),
+            (Bound::Scheduled { min: 4, left: s(3661) }, "the schedule asks for 4 at least for another 1h2m"),
+            (
+                Bound::Forecast { min: 4, ahead: s(300) },
+                "4 were wanted at this time before, looking 5m ahead",
+            ),
+            (
+                Bound::Fallback { min: 4, blind: s(31) },
+                "nothing is known of the load for 31.0s, and 4 are kept at least",
+            ),
+            (
+                Bound::Manual { backends: 5, left: Some(s(599)) },
+                "5 were asked for by hand, for another 9m59s",
+            ),
+            (Bound::Manual { backends: 5, left: None }, "5 were asked for by hand, until further notice"),
             (Bound::Disabled { direction: Direction::Up }, "growing is switched off"),
         ];
         for (bound, sentence) in bounds {
@@ -245,6 +300,15 @@ mod tests {
                 format!("{load}, but max is 8"),
             ),
             (
+                HoldReason::Recommends { driver: Some(driver()), bound: Some(Bound::Max { max: 8 }) },
+                format!("recommended only: {load}; max is 8"),
+            ),
+            (
+                HoldReason::Recommends { driver: None, bound: Some(Bound::Min { min: 2 }) },
+                "recommended only: min is 2".to_owned(),
+            ),
+            (HoldReason::Paused, "scaling is paused".to_owned()),
+            (
                 HoldReason::OutOfBounds {
                     missed: Bound::Min { min: 9 },
                     bound: Bound::Surge { starting: 8, surge: 8 },
@@ -254,6 +318,19 @@ mod tests {
         ];
         for (hold, sentence) in holds {
             assert_eq!(Reason::Hold(hold).to_string(), sentence);
+        }
+    }
+
+    #[test]
+    fn a_signal_says_how_it_comes_to_its_number() {
+        let cpu = Driver { signal: Signal::Cpu, value: 0.91, target: 0.9, ..driver() };
+        for (way, sentence) in [
+            (Way::StepUp { by: 2 }, "cpu averaged 91% over 2s, above 90%, which adds 2"),
+            (Way::StepDown { by: 1 }, "cpu averaged 91% over 2s, below 90%, which removes 1"),
+            (Way::BetweenSteps, "cpu averaged 91% over 2s, which asks for no step"),
+            (Way::FromZero, "cpu averaged 91% over 2s, of which no more than 11 count while nobody is ready"),
+        ] {
+            assert_eq!(Driver { way, ..cpu }.to_string(), sentence);
         }
     }
 }

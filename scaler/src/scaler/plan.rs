@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Scaler;
-use crate::policy::{Direction, Policy};
+use super::bounds::Bounds;
+use crate::policy::Direction;
 use crate::pool::PoolView;
+use crate::rate::Select;
 use crate::reason::{Bound, Driver, HoldReason, Reason};
 use crate::wish::{Inputs, Wish};
 
@@ -29,17 +31,20 @@ impl Plan {
         Self { to, cause: Cause::Hold(reason), bound: None }
     }
 
-    /// The plan, or the way back to `min` or `max` if the tier is beyond them: these
-    /// hold whatever the load is, and whether or not it is known.
-    pub(super) fn within(self, policy: &Policy, from: u32) -> Self {
-        let missed = if from < policy.min && self.to <= policy.min {
-            Bound::Min { min: policy.min }
-        } else if from > policy.max && self.to >= policy.max {
-            Bound::Max { max: policy.max }
+    /// The plan, or the way back to the bounds if the tier is beyond them: these hold
+    /// whatever the load is, and whether or not it is known.
+    fn within(self, bounds: &Bounds, from: u32) -> Self {
+        let missed = if from < bounds.min && self.to <= bounds.min {
+            bounds.min_by
+        } else if from > bounds.max && self.to >= bounds.max {
+            bounds.max_by
         } else {
-            return Self { to: self.to.clamp(policy.min, policy.max), ..self };
+            let to = self.to.clamp(bounds.min, bounds.max);
+            let met = if to > self.to { Some(bounds.min_by) } else { Some(bounds.max_by) };
+            let bound = if to == self.to { self.bound } else { met };
+            return Self { to, bound, ..self };
         };
-        let to = from.clamp(policy.min, policy.max);
+        let to = from.clamp(bounds.min, bounds.max);
         Self { to, cause: Cause::OutOfBounds(missed), bound: None }
     }
 
@@ -70,87 +75,124 @@ impl Plan {
 }
 
 impl Scaler {
-    /// What the load wants and the rules of the policy allow, but for the bounds.
-    pub(super) fn plan(&mut self, pool: &PoolView, now: Duration) -> Plan {
-        let from = pool.capacity();
-        let policy = &self.policy;
-        let stable = policy.stable_window;
-        let settled =
-            pool.starting == 0 && self.last_growth.is_none_or(|growth| now.saturating_sub(growth) >= stable);
-        let panicking = self.panic.left(stable, now).is_some();
-        let history = &self.history;
-        let wish = match Wish::of(Inputs { policy, history, pool, now, panicking, settled }) {
-            Ok(wish) => wish,
-            Err(hold) => return Plan::hold(from, hold),
+    /// What the load wants and the rules of the policy allow, and the bounds that hold.
+    pub(super) fn plan(&mut self, pool: &PoolView, now: Duration) -> (Plan, Bounds) {
+        let asked = Wish::of(self.inputs(pool, now));
+        let blind_since = self.seen_at.get_or_insert(now);
+        if asked.is_ok() {
+            *blind_since = now;
+        }
+        let blind = asked.is_err().then(|| now.saturating_sub(*blind_since));
+        let bounds = self.bounds(blind, now);
+        let plan = match asked {
+            Ok(wish) => self.by_load(&wish, &bounds, pool.capacity(), now),
+            Err(hold) => Plan::hold(pool.capacity(), hold),
         };
-        self.panic.update(wish.over_threshold, stable, now);
+        (plan.within(&bounds, pool.capacity()), bounds)
+    }
+
+    fn inputs<'a>(&'a self, pool: &'a PoolView, now: Duration) -> Inputs<'a> {
+        let since = |at: Option<Duration>| at.map_or(Duration::MAX, |at| now.saturating_sub(at));
+        let arrived = pool.starting == 0;
+        Inputs {
+            policy: &self.policy,
+            goals: &self.goals,
+            history: &self.history,
+            pool,
+            now,
+            panicking: self.panic.left(self.policy.stable_window, now).is_some(),
+            grown_for: arrived.then(|| since(self.last_growth)),
+            changed_for: arrived.then(|| since(self.last_growth.max(self.last_shrink))),
+        }
+    }
+
+    fn by_load(&mut self, wish: &Wish, bounds: &Bounds, from: u32, now: Duration) -> Plan {
+        self.panic.update(wish.over_threshold, self.policy.stable_window, now);
         if self.wanted.is_empty() {
             // After a restart what is there was wanted by someone: forget it no sooner
             // than anything else.
-            self.wanted.push(from.clamp(policy.min, policy.max), now);
+            self.wanted.push(from.clamp(bounds.min, bounds.max), now);
         }
         // Keeping has the tolerance on top, but that alone never made a tier grow.
         let kept = wish.keep.wants.min(from);
         let wanted = wish.grow.map_or(kept, |grow| grow.wants.max(kept));
-        let highest = self.wanted.push(wanted.clamp(policy.min, policy.max), now);
+        let highest = self.wanted.push(wanted.clamp(bounds.min, bounds.max), now);
+        let lowest = self.wanted_all_along.push(wish.grow.map_or(from, |grow| grow.wants), now);
+        if let (Some(record), Some(unix)) = (&mut self.record, self.wall.map(|(at, unix)| unix + (now - at)))
+        {
+            record.note(wanted.min(self.policy.max), unix);
+        }
         match wish.grow {
-            Some(driver) => self.grow(driver, from, now),
-            None if wish.keep.wants < from => self.shrink(&wish, highest, from, now),
+            Some(driver) => self.grow(driver, lowest, bounds, from, now),
+            None if wish.keep.wants < from => self.shrink(wish, highest, bounds, from, now),
             None if wish.up.wants == from => Plan::hold(from, HoldReason::Enough(wish.up)),
             None => Plan::hold(from, HoldReason::WithinTolerance(wish.up)),
         }
     }
 
-    fn grow(&self, driver: Driver, from: u32, now: Duration) -> Plan {
-        let policy = &self.policy;
-        let cause = if self.panic.left(policy.stable_window, now).is_some() {
-            Cause::Panic(driver)
-        } else {
-            Cause::Load(driver)
-        };
-        if !policy.scale_up.enabled {
-            let bound = Bound::Disabled { direction: Direction::Up };
-            return Plan { to: from, cause, bound: Some(bound) };
+    fn grow(&self, driver: Driver, lowest: u32, bounds: &Bounds, from: u32, now: Duration) -> Plan {
+        let (policy, rules) = (&self.policy, &self.policy.scale_up);
+        let panicking = self.panic.left(policy.stable_window, now).is_some();
+        let cause = if panicking { Cause::Panic(driver) } else { Cause::Load(driver) };
+        let stay = |bound: Bound| Plan { to: from, cause, bound: Some(bound) };
+        let direction = Direction::Up;
+        if !rules.enabled || rules.rate.is_some_and(|rate| rate.select == Select::Disabled) {
+            return stay(Bound::Disabled { direction });
+        }
+        // A panic waits for nothing.
+        if let Some(left) = self.cooling(rules.cool_down, now).filter(|_| !panicking) {
+            return stay(Bound::CoolDown { direction, left });
         }
         let (mut to, mut bound) = (driver.wants, None);
-        if to > policy.max {
-            (to, bound) = (policy.max, Some(Bound::Max { max: policy.max }));
+        if to > bounds.max {
+            (to, bound) = (bounds.max, Some(bounds.max_by));
         }
-        if let Some(rate) = &policy.scale_up.rate {
+        if to > lowest && !panicking {
+            (to, bound) =
+                (lowest.max(from), Some(Bound::StabilisedUp { lowest, window: rules.stabilisation }));
+        }
+        if let Some(rate) = &rules.rate {
             let room = self.came.room_to_grow(rate, from, now);
             if to > from.saturating_add(room) {
-                let direction = Direction::Up;
                 (to, bound) = (from + room, Some(Bound::Rate { direction, room, per: rate.per }));
             }
         }
-        Plan { to: to.max(from.min(policy.max)), cause, bound }
+        Plan { to: to.max(from.min(bounds.max)), cause, bound }
     }
 
-    fn shrink(&self, wish: &Wish, highest: u32, from: u32, now: Duration) -> Plan {
-        let policy = &self.policy;
-        let driver = wish.keep;
+    fn shrink(&self, wish: &Wish, highest: u32, bounds: &Bounds, from: u32, now: Duration) -> Plan {
+        let (rules, driver, direction) = (&self.policy.scale_down, wish.keep, Direction::Down);
         if let Some(hold) = self.too_early_to_shrink(wish, now) {
             return Plan::hold(from, hold);
         }
         let (mut to, mut bound) = (driver.wants, None);
-        if to < policy.min {
-            (to, bound) = (policy.min, Some(Bound::Min { min: policy.min }));
+        if to < bounds.min {
+            (to, bound) = (bounds.min, Some(bounds.min_by));
         }
         if to < highest {
-            let window = policy.scale_down.stabilisation;
+            let window = rules.stabilisation;
             (to, bound) = (highest.min(from), Some(Bound::Stabilised { highest, window }));
         }
-        if let Some(rate) = &policy.scale_down.rate {
+        if let Some(rate) = &rules.rate {
             let room = self.went.room_to_shrink(rate, from, now);
             if to < from.saturating_sub(room) {
-                let direction = Direction::Down;
                 (to, bound) = (from - room, Some(Bound::Rate { direction, room, per: rate.per }));
             }
         }
-        if !policy.scale_down.enabled {
-            (to, bound) = (from, Some(Bound::Disabled { direction: Direction::Down }));
+        if let Some(left) = self.cooling(rules.cool_down, now).filter(|_| to < from) {
+            (to, bound) = (from, Some(Bound::CoolDown { direction, left }));
+        }
+        if !rules.enabled || rules.rate.is_some_and(|rate| rate.select == Select::Disabled) {
+            (to, bound) = (from, Some(Bound::Disabled { direction }));
         }
         Plan { to, cause: Cause::Load(driver), bound }
+    }
+
+    /// How much of a time after the last change is left.
+    fn cooling(&self, time: Duration, now: Duration) -> Option<Duration> {
+        let last = self.last_growth.max(self.last_shrink)?;
+        let left = last.saturating_add(time).saturating_sub(now);
+        (!left.is_zero()).then_some(left)
     }
 
     /// What speaks against shrinking at all now.

@@ -6,39 +6,39 @@ use crate::rate::{Rate, Select};
 use crate::reason::HoldReason;
 use crate::signal::Signal;
 
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 
-fn s(seconds: u64) -> Duration {
+pub(super) fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// Target 4, max 8, windows 2 s and 10 s, stabilisation 30 s.
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let mut policy = Policy::default();
     policy.scale_down.rate = None;
     policy
 }
 
-fn concurrency(requests: f64) -> Sample {
+pub(super) fn concurrency(requests: f64) -> Sample {
     Sample { in_flight: Some(requests), ..Sample::default() }
 }
 
 /// A tier whose clones are ready one tick after they were asked for.
-struct Tier {
-    scaler: Scaler,
-    pool: PoolView,
-    now: Duration,
-    log: Vec<Decision>,
+pub(super) struct Tier {
+    pub(super) scaler: Scaler,
+    pub(super) pool: PoolView,
+    pub(super) now: Duration,
+    pub(super) log: Vec<Decision>,
 }
 
 impl Tier {
-    fn new(policy: Policy, ready: u32) -> Self {
+    pub(super) fn new(policy: Policy, ready: u32) -> Self {
         let scaler = Scaler::new(policy).expect("a valid policy");
         Self { scaler, pool: PoolView { ready, ..PoolView::default() }, now: Duration::ZERO, log: vec![] }
     }
 
     /// Decides once and carries it out.
-    fn tick(&mut self, sample: Option<Sample>) -> Decision {
+    pub(super) fn tick(&mut self, sample: Option<Sample>) -> Decision {
         self.now += TICK;
         self.pool.ready += std::mem::take(&mut self.pool.starting);
         if let Some(sample) = sample {
@@ -54,7 +54,7 @@ impl Tier {
         decision
     }
 
-    fn run(&mut self, sample: Option<Sample>, time: Duration) -> Decision {
+    pub(super) fn run(&mut self, sample: Option<Sample>, time: Duration) -> Decision {
         let end = self.now + time;
         let mut last = self.tick(sample);
         while self.now < end {
@@ -63,16 +63,16 @@ impl Tier {
         last
     }
 
-    fn load(&mut self, requests: f64, time: Duration) -> Decision {
+    pub(super) fn load(&mut self, requests: f64, time: Duration) -> Decision {
         self.run(Some(concurrency(requests)), time)
     }
 
-    fn size(&self) -> u32 {
+    pub(super) fn size(&self) -> u32 {
         self.pool.capacity()
     }
 }
 
-fn hold(decision: &Decision) -> HoldReason {
+pub(super) fn hold(decision: &Decision) -> HoldReason {
     match decision.reason {
         Reason::Hold(hold) => hold,
         other => panic!("does not hold: {other:?}"),

@@ -7,8 +7,8 @@ use crate::decision::{Action, Decision};
 use crate::history::History;
 use crate::models::hpa::{self, Hpa, Pods};
 use crate::models::kpa::{self, Kpa};
+use crate::sample::Sample;
 use crate::scaler::Scaler;
-use crate::signal::{Sample, Signal};
 
 /// Someone who sees the tier after every step and changes it.
 pub(super) trait Decider {
@@ -52,7 +52,7 @@ pub(super) struct KpaDecider {
 
 impl KpaDecider {
     pub(super) fn new(config: kpa::Config, ready: u32, bounds: (u32, u32), now: Duration) -> Self {
-        let history = History::new(config.panic_window, config.stable_window, Duration::MAX);
+        let history = History::new(&[Duration::MAX], config.panic_window, config.stable_window);
         Self { kpa: Kpa::new(config, ready, now), config, history, next: now, bounds }
     }
 }
@@ -60,12 +60,12 @@ impl KpaDecider {
 impl Decider for KpaDecider {
     fn step(&mut self, tier: &mut Tier, sample: &Sample, now: Duration) -> Option<Decision> {
         let concurrency = sample.in_flight.unwrap_or(0.0) + sample.queued.unwrap_or(0.0);
-        self.history.put(Signal::Concurrency, concurrency, now);
+        self.history.put(0, concurrency, now);
         if now < self.next {
             return None;
         }
         self.next = now + self.config.tick;
-        let mean = |window| self.history.mean(Signal::Concurrency, window, now).unwrap_or(0.0);
+        let mean = |window| self.history.mean(0, window, now).unwrap_or(0.0);
         let (stable, panic) = (mean(self.config.stable_window), mean(self.config.panic_window));
         let desired = self.kpa.desired(stable, panic, tier.pool().ready, now);
         tier.scale(desired.clamp(self.bounds.0, self.bounds.1), now);
@@ -88,7 +88,7 @@ impl HpaDecider {
 
     pub(super) fn new(config: hpa::Config, bounds: (u32, u32), now: Duration) -> Self {
         let sync = config.sync;
-        let history = History::new(Self::METRIC_WINDOW, Self::METRIC_WINDOW, Duration::MAX);
+        let history = History::new(&[Duration::MAX], Self::METRIC_WINDOW, Self::METRIC_WINDOW);
         Self { hpa: Hpa::new(config, bounds.0, bounds.1), sync, history, next: now + sync }
     }
 }
@@ -97,12 +97,12 @@ impl Decider for HpaDecider {
     fn step(&mut self, tier: &mut Tier, sample: &Sample, now: Duration) -> Option<Decision> {
         // A pod uses its processors for what it serves, not for what waits.
         let busy = sample.in_flight.unwrap_or(0.0) / f64::from(tier.pool().ready);
-        self.history.put(Signal::Concurrency, busy, now);
+        self.history.put(0, busy, now);
         if now < self.next {
             return None;
         }
         self.next = now + self.sync;
-        let each = self.history.mean(Signal::Concurrency, Self::METRIC_WINDOW, now).unwrap_or(0.0);
+        let each = self.history.mean(0, Self::METRIC_WINDOW, now).unwrap_or(0.0);
         let measured =
             tier.ready_since().iter().filter(|since| now.saturating_sub(**since) >= Self::METRIC_WINDOW);
         let measured = measured.count() as u32;

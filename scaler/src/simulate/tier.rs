@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::queue::Capacity;
 use crate::pool::PoolView;
-use crate::signal::Sample;
+use crate::sample::Sample;
 
 #[derive(Debug)]
 pub(super) struct Tier {
@@ -70,6 +70,9 @@ impl Tier {
             requests_per_second: Some(load),
             p95_seconds: (load > 0.0).then_some(wait + service),
             service_seconds: (load > 0.0).then_some(service),
+            queue_wait_seconds: Some(waiting),
+            cpu_share: Some(in_flight / (f64::from(self.ready()) * f64::from(self.capacity.slots))),
+            ..Sample::default()
         };
         Step { sample, wait }
     }

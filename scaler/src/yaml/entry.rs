@@ -49,6 +49,11 @@ impl<'a> Entry<'a> {
         matches!(self.found, Found::Value(Value::Mapping(_)))
     }
 
+    /// Whether text was given here.
+    pub fn is_text(&self) -> bool {
+        matches!(self.found, Found::Value(Value::String(_)))
+    }
+
     /// Reads a whole number of 0 or more that fits 32 bits.
     pub fn u32(self, remedy: &str) -> Field<'a, u32> {
         self.u64(remedy).try_map(|number| {

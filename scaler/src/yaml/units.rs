@@ -103,11 +103,11 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// What is wrong, to be put after the key.
 pub fn parse_share(text: &str) -> Result<f64, String> {
     let (number, scale) = match text.trim().strip_suffix('%') {
-        Some(percent) => (percent.trim_end(), 0.01),
+        Some(percent) => (percent.trim_end(), 100.0),
         None => (text.trim(), 1.0),
     };
     match number.parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok(number * scale),
+        Ok(number) if number.is_finite() => Ok(number / scale),
         _ => Err(format!("must be a share such as 25% or 0.25, got `{text}`")),
     }
 }

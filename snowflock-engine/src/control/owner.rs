@@ -354,9 +354,13 @@ impl Owner {
                     record.view.checkpoint = Some(from);
                     record.view.began = began;
                 }
-                // Its shell did not start, or it was ended, while its ticket was unused.
+                // Its shell did not start or died, or it was ended, while its ticket was unused.
                 None => {
-                    self.tell_creation(id, Err("it ended before its ticket was used".into()));
+                    let why = match self.vms.get(&id).map(|record| &record.view.state) {
+                        Some(LifeState::Failed(why)) => why.clone(),
+                        _ => "it ended before its ticket was used".into(),
+                    };
+                    self.tell_creation(id, Err(why));
                     continue;
                 }
             }

@@ -9,12 +9,16 @@
 //! - [`sender`], [`receiver`]: the two ends, without sockets and clocks
 //! - [`simulate`]: both over a simulated network
 //! - [`source`]: where pages come from and go
+//! - [`distributor`], [`fetcher`]: the two ends as threads with sockets
 
 pub mod code;
+pub mod distributor;
+pub mod fetcher;
 pub mod geometry;
 pub mod message;
 pub mod receiver;
 pub mod seal;
 pub mod sender;
 pub mod simulate;
+mod socket;
 pub mod source;

@@ -411,3 +411,6 @@ impl Receiver {
         (ahead, groups, untouched)
     }
 }
+
+#[cfg(test)]
+mod tests;

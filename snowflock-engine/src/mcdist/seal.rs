@@ -7,8 +7,8 @@
 //!
 //! Sealed, not only signed: pages hold whatever secrets a guest has.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf;
 use serde::{Deserialize, Serialize};
 
 use super::message::WireError;
@@ -53,8 +53,8 @@ impl std::fmt::Debug for Key {
 
 /// Fills a buffer with random bytes of the system.
 fn random(bytes: &mut [u8]) -> std::io::Result<()> {
-    use ring::rand::SecureRandom;
-    let filled = ring::rand::SystemRandom::new().fill(bytes);
+    use aws_lc_rs::rand::SecureRandom;
+    let filled = aws_lc_rs::rand::SystemRandom::new().fill(bytes);
     filled.map_err(|_| std::io::Error::other("the system gives no random bytes"))
 }
 

@@ -92,6 +92,26 @@ pub struct SenderStats {
     pub rate: u64,
 }
 
+impl std::ops::Add for SenderStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            receivers: self.receivers + other.receivers,
+            datagrams: self.datagrams + other.datagrams,
+            payload_bytes: self.payload_bytes + other.payload_bytes,
+            multicast: self.multicast + other.multicast,
+            unicast: self.unicast + other.unicast,
+            repairs: self.repairs + other.repairs,
+            noticed: self.noticed + other.noticed,
+            lockstep: self.lockstep + other.lockstep,
+            refused: self.refused + other.refused,
+            unreadable: self.unreadable + other.unreadable,
+            rate: self.rate + other.rate,
+        }
+    }
+}
+
 /// To all, or to one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum To {
@@ -643,3 +663,6 @@ fn add_notice(geometry: &Geometry, notices: &mut Vec<Notice>, notice: Notice) ->
     notices.push(notice);
     notices.len() >= MAX_NOTICES
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,8 @@ pub struct Scenario {
     pub copies: f64,
     /// Share that is late by up to ten milliseconds.
     pub late: f64,
+    /// Bounds of the sender's rate.
+    pub rates: Rates,
     /// Bytes a second of the sender's link.
     pub uplink: f64,
     /// The same of each receiver's.
@@ -82,6 +84,7 @@ impl Default for Scenario {
             loss: 0.0,
             copies: 0.0,
             late: 0.0,
+            rates: Rates::default(),
             uplink: 125e6,
             downlink: 125e6,
             slow: (0, 1.0),
@@ -489,7 +492,7 @@ fn sender(scenario: &Scenario, key: &Key, geometry: &Geometry, random: &mut Rand
         key: key.clone(),
         geometry: geometry.clone(),
         split: scenario.split,
-        rates: Rates::default(),
+        rates: scenario.rates,
     };
     Sender::new(config, SessionId(random.number()))
 }
@@ -526,6 +529,7 @@ pub fn drawn(seed: u64) -> Scenario {
         latecomers: (share(receivers as f64 / 2.0) as usize, ms(share(60.0))),
         restart: (share(1.0) < 0.25).then(|| ms(share(40.0))),
         noise: if share(1.0) < 0.4 { 0.1 } else { 0.0 },
+        rates: Rates::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! - [`local_fault_service`]: a clone reads a page that it has not got (memtap)
 //! - [`write_fault_service`]: a frozen parent writes to a page for the first time (memserver)
+//! - [`remote_fault_service`]: a clone reads a page that only another host has (memtap, memserver)
 //!
 //! This process plays the guest: it maps memory as one, and a real memory
 //! process serves it. Nothing of the host's network or of a hypervisor takes
@@ -21,6 +22,7 @@ use super::protocol::{CheckpointId, GuestId, PagerStats};
 use super::remote::{GuestMemory, MemoryError, MemoryProcess};
 use super::{PAGE_BYTES, PageIndex, Region};
 use crate::hypervisor::plain::content;
+use crate::mcdist::fetcher::FetcherConfig;
 use crate::sys::memory::{SharedWords, memfd};
 use crate::sys::uffd::{Mode, Uffd, explained};
 
@@ -115,7 +117,7 @@ pub fn fault_service(
     with_process(memtap, folder, |process| {
         process.open(&view, false)?;
         process.add_guest(&guest, &[])?;
-        let touches = touch(&memory, pages, walk, |word| word.load(Ordering::Relaxed))?;
+        let touches = touch(&memory, pages, walk, |word| word.load(Ordering::Relaxed), first_word)?;
         Ok((touches, process.stats()?.pager))
     })
 }
@@ -133,8 +135,8 @@ pub fn write_fault_service(memserver: &Path, folder: &Path, pages: u32) -> Resul
     with_process(memserver, folder, |process| {
         process.add_guest(&guest, &[])?;
         process.freeze(guest.guest, CheckpointId(1), &image)?;
-        let touches =
-            touch(&memory, pages, Walk::Random(ORDER), |word| word.fetch_xor(u64::MAX, Ordering::Relaxed))?;
+        let overwrite = |word: &AtomicU64| word.fetch_xor(u64::MAX, Ordering::Relaxed);
+        let touches = touch(&memory, pages, Walk::Random(ORDER), overwrite, first_word)?;
         let mut saved = [0; PAGE_BYTES];
         for page in (0..pages).map(PageIndex) {
             image.read(page, &mut saved)?;
@@ -146,6 +148,67 @@ pub fn write_fault_service(memserver: &Path, folder: &Path, pages: u32) -> Resul
     })
 }
 
+/// Reads every page of a clone whose memtap runs on another host than the frozen VM, each absent until
+/// then, and times each touch. `image` is the host's image, `expected` the first word of each page.
+///
+/// # Errors
+/// See [`BenchError`].
+pub fn remote_fault_service(
+    memtap: &MemoryProcess,
+    image: &Image,
+    from: &FetcherConfig,
+    walk: Walk,
+    expected: impl Fn(PageIndex) -> u64,
+) -> Result<(Distribution, PagerStats), BenchError> {
+    let pages = image.present().pages();
+    let memory = SharedWords::map_private(image.file(), words(pages))?;
+    let guest = guest(&memory, pages, Mode::MissingAndWriteProtect, None)?;
+    memtap.open_remote(image, from, false)?;
+    memtap.add_guest(&guest, &[])?;
+    let touches = touch(&memory, pages, walk, |word| word.load(Ordering::Relaxed), expected)?;
+    let stats = memtap.stats()?.pager;
+    memtap.remove_guest(guest.guest)?;
+    Ok((touches, stats))
+}
+
+/// A parent that is played by this process: its memory is frozen by a memserver, and may be overwritten.
+#[derive(Debug)]
+pub struct FrozenParent {
+    memory: SharedWords,
+    /// Its memory as it was.
+    pub view: FrozenView,
+}
+
+impl FrozenParent {
+    /// Freezes `pages` pages with this content.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn freeze(
+        memserver: &MemoryProcess,
+        pages: u32,
+        content: impl Fn(PageIndex) -> [u8; PAGE_BYTES],
+    ) -> Result<Self, BenchError> {
+        let (ram, image) = (ram(pages, content)?, Image::new(pages)?);
+        let memory = SharedWords::map(&ram, words(pages))?;
+        let guest = guest(&memory, pages, Mode::WriteProtect, Some(ram.try_clone()?))?;
+        memserver.add_guest(&guest, &[])?;
+        memserver.freeze(guest.guest, CheckpointId(1), &image)?;
+        Ok(Self { memory, view: FrozenView { image, source: Source::RamFile(ram) } })
+    }
+
+    /// Writes to every page.
+    pub fn overwrite(&self) {
+        for page in self.memory.words().chunks(content::PAGE_WORDS) {
+            page[0].fetch_xor(u64::MAX, Ordering::Relaxed);
+        }
+    }
+}
+
+fn first_word(page: PageIndex) -> u64 {
+    content::word(CONTENT, page, 0)
+}
+
 fn check(pages: u32) -> Result<(), BenchError> {
     if pages < FEWEST_PAGES { Err(BenchError::TooFewPages { asked: pages }) } else { Ok(()) }
 }
@@ -155,9 +218,13 @@ fn words(pages: u32) -> usize {
 }
 
 fn filled_ram(pages: u32) -> io::Result<File> {
+    ram(pages, |page| content::page(CONTENT, page))
+}
+
+fn ram(pages: u32, content: impl Fn(PageIndex) -> [u8; PAGE_BYTES]) -> io::Result<File> {
     let ram = memfd("flurry-bench-ram", u64::from(pages) * PAGE_BYTES as u64)?;
     for page in (0..pages).map(PageIndex) {
-        ram.write_all_at(&content::page(CONTENT, page), page.offset())?;
+        ram.write_all_at(&content(page), page.offset())?;
     }
     Ok(ram)
 }
@@ -187,6 +254,7 @@ fn touch(
     pages: u32,
     walk: Walk,
     access: impl Fn(&AtomicU64) -> u64,
+    expected: impl Fn(PageIndex) -> u64,
 ) -> Result<Distribution, BenchError> {
     let order = match walk {
         Walk::Random(seed) => seed,
@@ -198,7 +266,7 @@ fn touch(
         let before = Instant::now();
         let found = access(word);
         samples.push(before.elapsed());
-        if found != content::word(CONTENT, page, 0) {
+        if found != expected(page) {
             return Err(BenchError::WrongPage(page));
         }
     }

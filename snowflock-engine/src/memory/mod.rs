@@ -7,11 +7,13 @@
 //! - [`frozen`]: reads a page as it was at the checkpoint
 //! - [`freezer`]: keeps it so while the VM goes on (the memserver's half)
 //! - [`pager`]: gives clones the pages that they miss (memtap's half)
+//! - [`fetching`]: pages that another host has
 //! - [`protocol`], [`remote`]: how the engine talks to both processes
 //! - [`mod@bench`]: what a fault costs a guest
 
 pub mod bench;
 pub mod bitmap;
+pub mod fetching;
 pub mod freezer;
 pub mod frozen;
 pub mod image;

@@ -4,14 +4,19 @@
 //!               -> content              -> put it into the image (once per host), wake
 //!               -> zeros                -> the clone gets a zero page of its own, the image keeps its hole
 //!
+//! Where the frozen VM is on another host, the page is asked for instead, and the rest happens when it
+//! has come (see [`super::fetching`]).
+//!
 //! Clones that miss the same page at once queue up for it, so that it is fetched once.
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use super::bitmap::PageState;
+use super::fetching::{RemotePages, Waiter};
 use super::freezer::Freezer;
 use super::frozen::{Content, FrozenView};
 use super::image::Image;
@@ -35,10 +40,19 @@ struct Record {
     seen: HashSet<PageIndex>,
 }
 
+/// Where absent pages come from.
+#[derive(Debug)]
+enum Origin {
+    /// The frozen VM is on this host.
+    Local(FrozenView),
+    /// It is on another one.
+    Remote(RemotePages),
+}
+
 /// The pages of one checkpoint on this host.
 #[derive(Debug)]
 pub struct Pager {
-    view: FrozenView,
+    origin: Origin,
     record: Mutex<Record>,
     recording: AtomicBool,
     counters: Counters,
@@ -49,8 +63,18 @@ impl Pager {
     /// Serves from this view; records the order of first touches from the start.
     #[must_use]
     pub fn new(view: FrozenView) -> Self {
+        Self::with(Origin::Local(view))
+    }
+
+    /// The same for a checkpoint of another host.
+    #[must_use]
+    pub fn remote(pages: RemotePages) -> Self {
+        Self::with(Origin::Remote(pages))
+    }
+
+    fn with(origin: Origin) -> Self {
         Self {
-            view,
+            origin,
             record: Mutex::default(),
             recording: AtomicBool::new(true),
             counters: Counters::default(),
@@ -58,40 +82,101 @@ impl Pager {
         }
     }
 
-    /// Resolves one fault on an absent page. `freezer` knows whether the clone is itself a
-    /// checkpoint's parent, so that it may not get a page behind the back of its write protection.
+    fn image(&self) -> &Image {
+        match &self.origin {
+            Origin::Local(view) => &view.image,
+            Origin::Remote(pages) => pages.image(),
+        }
+    }
+
+    /// Resolves one fault on an absent page, at once or when the page has come. `freezer` knows whether
+    /// the clone is itself a checkpoint's parent, so that it may not get a page behind the back of its
+    /// write protection; `waiter` is told later.
     ///
     /// # Errors
     /// The page cannot be had or stored (the clone goes on waiting), or the clone is gone.
-    pub fn on_absent(&self, uffd: &Uffd, region: Region, fault: Fault, freezer: &Freezer) -> io::Result<()> {
+    pub fn on_absent(
+        &self,
+        uffd: &Uffd,
+        region: Region,
+        fault: Fault,
+        freezer: &Freezer,
+        waiter: impl FnOnce() -> Weak<dyn Waiter>,
+    ) -> io::Result<()> {
         let start = Instant::now();
         let page = region.page_at(fault.address).ok_or(io::ErrorKind::InvalidInput)?;
-        let address = region.address_of(page);
         self.note(page);
-        if self.obtain(page)? == Content::Zero {
-            match freezer.unless_frozen(|| give_zero(uffd, address, fault.write)) {
-                Some(given) => given?,
-                None => {
-                    self.view.image.fill(page, &ZERO_PAGE)?;
-                    uffd.wake(address, PAGE_BYTES as u64)?;
+        let content = match &self.origin {
+            Origin::Local(view) => self.obtain(view, page)?,
+            Origin::Remote(pages) => match found(pages.image(), page) {
+                Some(content) => {
+                    self.counters.shared();
+                    content
                 }
-            }
-        } else {
-            uffd.wake(address, PAGE_BYTES as u64)?;
-        }
+                None => {
+                    pages.ask(page, waiter(), fault, start);
+                    return Ok(());
+                }
+            },
+        };
+        self.give(uffd, (page, region.address_of(page)), fault, freezer, content)?;
         self.counters.fault(start.elapsed());
         Ok(())
     }
 
+    /// Resolves a fault whose page has come meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Pager::on_absent`].
+    pub fn on_arrival(
+        &self,
+        uffd: &Uffd,
+        region: Region,
+        fault: Fault,
+        freezer: &Freezer,
+        since: Instant,
+    ) -> io::Result<()> {
+        let page = region.page_at(fault.address).ok_or(io::ErrorKind::InvalidInput)?;
+        let content = found(self.image(), page).ok_or(io::ErrorKind::NotFound)?;
+        match content {
+            Content::Zero => self.counters.zero(),
+            Content::InImage | Content::Read => self.counters.fetched(),
+        }
+        self.give(uffd, (page, region.address_of(page)), fault, freezer, content)?;
+        self.counters.fault(since.elapsed());
+        Ok(())
+    }
+
+    /// The image has the page, or it is zero: the clone goes on.
+    fn give(
+        &self,
+        uffd: &Uffd,
+        (page, address): (PageIndex, u64),
+        fault: Fault,
+        freezer: &Freezer,
+        content: Content,
+    ) -> io::Result<()> {
+        if content != Content::Zero {
+            return uffd.wake(address, PAGE_BYTES as u64);
+        }
+        match freezer.unless_frozen(|| give_zero(uffd, address, fault.write)) {
+            Some(given) => given,
+            None => {
+                self.image().fill(page, &ZERO_PAGE)?;
+                uffd.wake(address, PAGE_BYTES as u64)
+            }
+        }
+    }
+
     /// Makes sure that the image has the page, or knows that it is zero.
-    fn obtain(&self, page: PageIndex) -> io::Result<Content> {
+    fn obtain(&self, view: &FrozenView, page: PageIndex) -> io::Result<Content> {
         let _queue = self.queues[page.0 as usize % QUEUES].lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = ZERO_PAGE;
-        let content = self.view.read(page, &mut buffer)?;
+        let content = view.read(page, &mut buffer)?;
         match content {
             Content::InImage => self.counters.shared(),
             Content::Read => {
-                if self.view.image.fill(page, &buffer)? {
+                if view.image.fill(page, &buffer)? {
                     self.counters.fetched();
                 } else {
                     self.counters.repeated();
@@ -99,19 +184,23 @@ impl Pager {
             }
             Content::Zero => {
                 self.counters.zero();
-                self.view.image.present().insert_zero(page);
+                view.image.present().insert_zero(page);
             }
         }
         Ok(content)
     }
 
     /// Fetches a working set ahead of any fault. Its zero pages are put in as well: who touches one
-    /// then needs no help. Returns how many were new.
+    /// then needs no help. Returns how many were new. Pages of another host come later, and are not
+    /// waited for.
     ///
     /// # Errors
     /// A page cannot be had or stored.
     pub fn prefetch(&self, pages: impl Iterator<Item = PageIndex>) -> io::Result<u32> {
-        self.fetch(pages, Image::fill)
+        match &self.origin {
+            Origin::Local(view) => self.fetch(view, pages, Image::fill),
+            Origin::Remote(remote) => Ok(remote.prefetch(pages)),
+        }
     }
 
     /// Fetches all that is absent, so that the source may go away; zero pages stay holes. Returns how
@@ -120,20 +209,24 @@ impl Pager {
     /// # Errors
     /// As for [`Pager::prefetch`].
     pub fn complete(&self) -> io::Result<u32> {
-        self.fetch(self.view.image.present().absent(), Image::keep)
+        match &self.origin {
+            Origin::Local(view) => self.fetch(view, view.image.present().absent(), Image::keep),
+            Origin::Remote(remote) => remote.complete(),
+        }
     }
 
     fn fetch(
         &self,
+        view: &FrozenView,
         pages: impl Iterator<Item = PageIndex>,
         put: fn(&Image, PageIndex, &Page) -> io::Result<bool>,
     ) -> io::Result<u32> {
         let mut buffer = ZERO_PAGE;
         let mut fetched = 0;
         for page in pages {
-            match self.view.read(page, &mut buffer)? {
-                Content::Read => fetched += u32::from(put(&self.view.image, page, &buffer)?),
-                Content::Zero => fetched += u32::from(put(&self.view.image, page, &ZERO_PAGE)?),
+            match view.read(page, &mut buffer)? {
+                Content::Read => fetched += u32::from(put(&view.image, page, &buffer)?),
+                Content::Zero => fetched += u32::from(put(&view.image, page, &ZERO_PAGE)?),
                 Content::InImage => {}
             }
         }
@@ -150,7 +243,11 @@ impl Pager {
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> PagerStats {
-        self.counters.stats(self.view.image.count())
+        let fetcher = match &self.origin {
+            Origin::Local(_) => None,
+            Origin::Remote(pages) => Some(pages.stats()),
+        };
+        PagerStats { fetcher, ..self.counters.stats(self.image().count()) }
     }
 
     fn note(&self, page: PageIndex) {
@@ -160,6 +257,15 @@ impl Pager {
                 record.order.push(page);
             }
         }
+    }
+}
+
+/// What the image knows of a page.
+fn found(image: &Image, page: PageIndex) -> Option<Content> {
+    match image.state(page) {
+        PageState::Present => Some(Content::InImage),
+        PageState::Zero => Some(Content::Zero),
+        PageState::Absent => None,
     }
 }
 

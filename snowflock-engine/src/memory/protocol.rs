@@ -4,9 +4,16 @@
 //! answer for each request, descriptors beside the text. Both ends come from one
 //! build; a process that dies is replaced, and its successor is told all again.
 
+use std::net::SocketAddrV4;
+
 use serde::{Deserialize, Serialize};
 
 use super::Region;
+use crate::mcdist::distributor::DistributorConfig;
+use crate::mcdist::fetcher::FetcherConfig;
+use crate::mcdist::receiver::ReceiverStats;
+use crate::mcdist::seal::DistributionId;
+use crate::mcdist::sender::SenderStats;
 
 /// Names a checkpoint; unique in the life of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +35,25 @@ pub enum Request {
         regions: Vec<Region>,
         /// A predecessor may have died between writing pages and announcing them.
         recount: bool,
+    },
+    /// Serve the clones of a checkpoint of another host [image, bitmap].
+    OpenRemote {
+        /// How its pages are fetched.
+        from: FetcherConfig,
+        /// See [`Request::Open`].
+        recount: bool,
+    },
+    /// Distribute the pages of this frozen view to other hosts [the view's parts].
+    Distribute {
+        /// See `FrozenView::parts`.
+        regions: Vec<Region>,
+        /// How.
+        to: DistributorConfig,
+    },
+    /// Distribute this one no longer.
+    EndDistribution {
+        /// Which one.
+        distribution: DistributionId,
     },
     /// Serve this guest's faults [uffd, RAM file if it is a root parent, then image and bitmap for
     /// each checkpoint].
@@ -83,13 +109,18 @@ pub enum Answer {
         /// Time that the protection took, microseconds.
         micros: u64,
     },
+    /// Pages are distributed.
+    Distributing {
+        /// Where receivers find the sender.
+        address: SocketAddrV4,
+    },
     /// Pages that were fetched.
     Fetched {
         /// How many.
         pages: u32,
     },
     /// The counters.
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// It did not work; the sentence says what was tried.
     Failed {
         /// One sentence.
@@ -104,6 +135,8 @@ pub struct Stats {
     pub saved: u64,
     /// The clones' side; all zero in a memserver.
     pub pager: PagerStats,
+    /// All distributions that are going on.
+    pub distribution: SenderStats,
 }
 
 /// Counters of the pages that clones missed.
@@ -127,4 +160,6 @@ pub struct PagerStats {
     pub service_p50_us: Option<u64>,
     /// The same, 99th percentile.
     pub service_p99_us: Option<u64>,
+    /// What comes from another host; none if nothing does.
+    pub fetcher: Option<ReceiverStats>,
 }

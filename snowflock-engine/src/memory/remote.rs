@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use super::image::Image;
 use super::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
 use super::server::{read_pages, write_pages};
 use super::{PageIndex, Region};
+use crate::mcdist::distributor::DistributorConfig;
+use crate::mcdist::fetcher::FetcherConfig;
+use crate::mcdist::seal::DistributionId;
 use crate::sys::fdpass::{Channel, Message};
 use crate::sys::process::{ENV_OWNER, inherit};
 use crate::sys::uffd::Uffd;
@@ -104,6 +108,35 @@ impl MemoryProcess {
     pub fn open(&self, view: &FrozenView, recount: bool) -> Result<(), MemoryError> {
         let (fds, regions) = view.parts();
         self.ask(&Request::Open { regions, recount }, &fds).map(drop)
+    }
+
+    /// Tells a memtap which checkpoint of another host it serves, into this image.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_remote(&self, image: &Image, from: &FetcherConfig, recount: bool) -> Result<(), MemoryError> {
+        let fds = [image.file().as_fd(), image.present().file().as_fd()];
+        self.ask(&Request::OpenRemote { from: from.clone(), recount }, &fds).map(drop)
+    }
+
+    /// Makes a memserver distribute a frozen view to other hosts; returns where they find it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn distribute(&self, view: &FrozenView, to: &DistributorConfig) -> Result<SocketAddrV4, MemoryError> {
+        let (fds, regions) = view.parts();
+        match self.ask(&Request::Distribute { regions, to: to.clone() }, &fds)?.0 {
+            Answer::Distributing { address } => Ok(address),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends a distribution.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn end_distribution(&self, distribution: DistributionId) -> Result<(), MemoryError> {
+        self.ask(&Request::EndDistribution { distribution }, &[]).map(drop)
     }
 
     /// Makes it serve a guest, with the checkpoints of that guest that live.
@@ -202,7 +235,7 @@ impl MemoryProcess {
     /// As above.
     pub fn stats(&self) -> Result<Stats, MemoryError> {
         match self.ask(&Request::Stats, &[])?.0 {
-            Answer::Stats(stats) => Ok(stats),
+            Answer::Stats(stats) => Ok(*stats),
             other => Err(self.unexpected(&other)),
         }
     }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::fetching::RemotePages;
 use super::freezer::{Freezer, OldContent};
 use super::frozen::FrozenView;
 use super::image::Image;
@@ -14,6 +15,10 @@ use super::pager::Pager;
 use super::protocol::{Answer, CheckpointId, GuestId, PagerStats, Request, Stats};
 use super::serving::Guest;
 use super::{PageIndex, Region};
+use crate::mcdist::distributor::{Distributor, DistributorConfig};
+use crate::mcdist::geometry::{Geometry, StreamId};
+use crate::mcdist::seal::DistributionId;
+use crate::mcdist::sender::SenderStats;
 use crate::sys::fdpass::{Channel, Message};
 use crate::sys::memory::memfd;
 use crate::sys::uffd::Uffd;
@@ -42,6 +47,7 @@ pub fn serve(channel: &Channel) -> io::Result<()> {
 struct Server {
     pager: Option<Arc<Pager>>,
     guests: HashMap<GuestId, Guest>,
+    distributions: HashMap<DistributionId, Distributor>,
     saved_by_departed: u64,
 }
 
@@ -59,6 +65,15 @@ impl Server {
                 }
                 self.pager = Some(Arc::new(Pager::new(view)));
             }
+            Request::OpenRemote { from, recount } => {
+                let image = Image::open(next(&mut fds)?.into(), next(&mut fds)?.into())?;
+                if recount {
+                    image.recount()?;
+                }
+                self.pager = Some(Arc::new(Pager::remote(RemotePages::start(image, from)?)));
+            }
+            Request::Distribute { regions, to } => return self.distribute(&regions, to, &mut fds),
+            Request::EndDistribution { distribution } => drop(self.distributions.remove(&distribution)),
             Request::AddGuest { guest, pid, region, root, checkpoints } => {
                 let uffd = Uffd::from(next(&mut fds)?);
                 let old = match root {
@@ -100,9 +115,28 @@ impl Server {
                 let record = write_pages(&self.pager()?.take_record())?;
                 return Ok((Answer::Done, Some(record)));
             }
-            Request::Stats => return Ok((Answer::Stats(self.stats()), None)),
+            Request::Stats => return Ok((Answer::Stats(Box::new(self.stats())), None)),
         }
         Ok((Answer::Done, None))
+    }
+
+    fn distribute(
+        &mut self,
+        regions: &[Region],
+        to: DistributorConfig,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Reply {
+        let view = FrozenView::from_parts(fds, regions)?;
+        let streams = [(StreamId::MEMORY, view.image.present().pages())];
+        let geometry = Geometry::new(&streams).map_err(io::Error::other)?;
+        let distribution = to.distribution;
+        // A predecessor of the same name would hold the port.
+        self.distributions.remove(&distribution);
+        let distributor = Distributor::start(to, geometry, view)
+            .map_err(|e| io::Error::new(e.kind(), format!("pages cannot be distributed: {e}")))?;
+        let address = distributor.address();
+        self.distributions.insert(distribution, distributor);
+        Ok((Answer::Distributing { address }, None))
     }
 
     fn freeze(
@@ -127,7 +161,9 @@ impl Server {
     fn stats(&self) -> Stats {
         let living: u64 = self.guests.values().map(|g| g.freezer().pages_saved()).sum();
         let pager = self.pager.as_ref().map_or_else(PagerStats::default, |pager| pager.stats());
-        Stats { saved: self.saved_by_departed + living, pager }
+        let distributions = self.distributions.values().map(Distributor::stats);
+        let distribution = distributions.fold(SenderStats::default(), |sum, one| sum + one);
+        Stats { saved: self.saved_by_departed + living, pager, distribution }
     }
 }
 

@@ -9,8 +9,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::Region;
+use super::fetching::Waiter;
 use super::freezer::Freezer;
 use super::pager::Pager;
 use crate::sys::uffd::{Fault, Uffd};
@@ -58,7 +59,8 @@ impl Guest {
         let (stopping, stop) = (AtomicBool::new(false), EventFd::new()?);
         let shared = Arc::new(Serving { uffd, region, freezer, pager, stopping, stop });
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("faults".into()).spawn(move || for_thread.run())?;
+        let thread =
+            std::thread::Builder::new().name("faults".into()).spawn(move || Serving::run(&for_thread))?;
         let guest = Self { shared, thread: Some(thread) };
         // A predecessor may have read faults that it never resolved: let their sleepers fault again.
         guest.shared.uffd.wake(region.address, region.len)?;
@@ -90,7 +92,7 @@ impl Drop for Guest {
 }
 
 impl Serving {
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         let mut faults = Vec::new();
         let mut last = Instant::now();
         let mut retry_at = None;
@@ -135,18 +137,35 @@ impl Serving {
 
     /// A guest whose fault cannot be resolved waits: going on with wrong memory would be worse. The
     /// engine's watchdog finds it. `false`: it is to be tried again.
-    fn resolve(&self, fault: Fault) -> bool {
+    fn resolve(self: &Arc<Self>, fault: Fault) -> bool {
+        let waiter = || -> Weak<dyn Waiter> { Arc::<Self>::downgrade(self) };
         let done = match (&self.pager, self.region.page_at(fault.address)) {
             (_, Some(page)) if fault.protected => self.freezer.on_write(&self.uffd, page),
-            (Some(pager), _) => pager.on_absent(&self.uffd, self.region, fault, &self.freezer),
+            (Some(pager), _) => pager.on_absent(&self.uffd, self.region, fault, &self.freezer, waiter),
             (None, _) => Err(io::Error::other("an absent page in a guest that has all")),
         };
-        match done {
-            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                tracing::error!(%error, ?fault, "fault not resolved");
-                false
-            }
-            Ok(()) | Err(_) => true,
+        is_settled(done, fault)
+    }
+}
+
+impl Waiter for Serving {
+    fn resolve_late(self: Arc<Self>, fault: Fault, since: Instant) {
+        let Some(pager) = &self.pager else { return };
+        let done = pager.on_arrival(&self.uffd, self.region, fault, &self.freezer, since);
+        if !is_settled(done, fault) {
+            // Who waits faults again, and the page is there.
+            let _ = self.uffd.wake(self.region.address, self.region.len);
         }
+    }
+}
+
+/// `false`: the fault is to be tried again. A guest that is gone waits for nothing.
+fn is_settled(done: io::Result<()>, fault: Fault) -> bool {
+    match done {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+            tracing::error!(%error, ?fault, "fault not resolved");
+            false
+        }
+        Ok(()) | Err(_) => true,
     }
 }

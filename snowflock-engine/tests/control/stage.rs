@@ -114,6 +114,16 @@ impl Stage {
         self.folder.join(id.to_string()).exists()
     }
 
+    /// Waits until nothing of a VM is left on the host.
+    pub(crate) async fn clears_away(&self, id: CloneId) {
+        let cleared = async {
+            while self.has_folder(id) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, cleared).await.is_ok(), "the folder of {id} is left");
+    }
+
     /// Kills the process of the VM with this ID.
     pub(crate) fn kill(&self, id: CloneId) {
         let folder = self.folder.join(id.to_string()).display().to_string();

@@ -73,6 +73,7 @@ impl Counters {
             present,
             service_p50_us: self.percentile(0.5),
             service_p99_us: self.percentile(0.99),
+            fetcher: None,
         }
     }
 

@@ -1,0 +1,256 @@
+//! `routes`: which requests go where, and what is changed on the way.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use scaler::yaml::{Entry, Section};
+
+use super::health::is_path;
+use crate::route::{HeaderEdits, HostPattern, Matcher, PathPattern, Rewrite, RouteSettings, Template};
+
+/// Fields that frame a message or belong to one connection: only we set them.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-connection",
+];
+
+/// One route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteConfig {
+    /// Its name, in metrics and in the log.
+    pub name: String,
+    /// Which requests it is for.
+    pub matcher: Matcher,
+    /// What becomes of them.
+    pub target: TargetConfig,
+    /// What it changes.
+    pub settings: RouteSettings,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TargetConfig {
+    /// A backend of this pool answers; `None` for the pool at the top of the file.
+    Pool(Option<String>),
+    /// The client is sent elsewhere.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// Where to.
+        to: Template,
+    },
+    /// It is answered with this.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// A text.
+        text: Arc<str>,
+    },
+}
+
+/// What routes may refer to.
+pub(super) struct Known<'a> {
+    pub(super) pools: BTreeSet<&'a str>,
+    pub(super) listeners: BTreeSet<&'a str>,
+}
+
+/// Reads all routes.
+pub(super) fn read(root: &mut Section<'_>, known: &Known<'_>) -> Vec<RouteConfig> {
+    let entries = root.list("routes", "give a list of routes, e.g. [{path: /api, pool: api}]").optional();
+    let entries = entries.unwrap_or_default().into_iter().enumerate();
+    let routes: Vec<RouteConfig> =
+        entries.filter_map(|(index, entry)| entry.section(|section| route(section, index, known))).collect();
+    for (index, route) in routes.iter().enumerate() {
+        if routes[..index].iter().any(|other| other.name == route.name) {
+            let problem = format!("`{}` is the name of another route already", route.name);
+            root.complain(&format!("routes[{index}].name"), problem, "give each route a name of its own");
+        }
+    }
+    routes
+}
+
+fn route(section: &mut Section<'_>, index: usize, known: &Known<'_>) -> Option<RouteConfig> {
+    let name = section.string("name", "give a short name, e.g. api").not_empty().or(format!("route-{index}"));
+    let matcher = matcher(section, known);
+    let target = target(section, known);
+    let settings = settings(section, &matcher);
+    Some(RouteConfig { name, matcher, target: target?, settings })
+}
+
+fn matcher(section: &mut Section<'_>, known: &Known<'_>) -> Matcher {
+    const HOST: &str = "give host names, e.g. [example.org, \"*.example.org\"]";
+    const METHOD: &str = "give methods, e.g. [GET, HEAD]";
+    const LISTENER: &str = "give names of listeners";
+    let host = |entry: Entry<'_>| entry.string(HOST).try_map(|text| HostPattern::parse(&text)).optional();
+    let method = |entry: Entry<'_>| {
+        let parse = |text: String| {
+            let method = Method::from_bytes(text.as_bytes());
+            method.map_err(|_| format!("must be a method, got `{text}`"))
+        };
+        entry.string(METHOD).try_map(parse).optional()
+    };
+    let listener = |entry: Entry<'_>| {
+        let is_known = |name: &String| match known.listeners.contains(name.as_str()) {
+            true => Ok(()),
+            false => Err(format!("there is no listener `{name}`")),
+        };
+        entry.string(LISTENER).check(is_known).optional()
+    };
+    Matcher {
+        hosts: list(section, "hosts", HOST).into_iter().filter_map(host).collect(),
+        path: path(section),
+        methods: list(section, "methods", METHOD).into_iter().filter_map(method).collect(),
+        headers: wanted_headers(section),
+        listeners: list(section, "listeners", LISTENER).into_iter().filter_map(listener).collect(),
+    }
+}
+
+fn list<'a>(section: &mut Section<'a>, key: &str, remedy: &str) -> Vec<Entry<'a>> {
+    section.list(key, remedy).not_empty().optional().unwrap_or_default()
+}
+
+fn path(section: &mut Section<'_>) -> PathPattern {
+    let mut read =
+        |key: &str, remedy: &str| section.string(key, remedy).check(|path| is_path(path)).optional();
+    let prefix = read("path", "give the beginning of the path, e.g. /api");
+    let exact = read("exact_path", "give the whole path, e.g. /healthz");
+    match (prefix, exact) {
+        (Some(_), Some(_)) => {
+            section.complain("exact_path", "is given beside `path`", "give one of them");
+            PathPattern::Any
+        }
+        (Some(prefix), None) => PathPattern::Prefix(prefix),
+        (None, Some(exact)) => PathPattern::Exact(exact),
+        (None, None) => PathPattern::Any,
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| format!("must be the name of a header field, got `{text}`"))
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(text).map_err(|_| "must be text without line ends".to_owned())
+}
+
+/// `headers: {x-kind: a, x-beta: "*"}`; a star is for any value.
+fn wanted_headers(section: &mut Section<'_>) -> Vec<(HeaderName, Option<HeaderValue>)> {
+    const REMEDY: &str = "give fields with their values, e.g. {x-kind: beta}; \"*\" is for any value";
+    let pairs = section.pairs("headers", REMEDY).optional().unwrap_or_default();
+    let wanted = |(name, entry): (String, Entry<'_>)| {
+        let read = |text: String| {
+            let value = if text == "*" { None } else { Some(header_value(&text)?) };
+            Ok((header_name(&name)?, value))
+        };
+        entry.string(REMEDY).try_map(read).optional()
+    };
+    pairs.into_iter().filter_map(wanted).collect()
+}
+
+fn target(section: &mut Section<'_>, known: &Known<'_>) -> Option<TargetConfig> {
+    let is_known = |name: &String| match known.pools.contains(name.as_str()) {
+        true => Ok(()),
+        false => Err(format!("there is no pool `{name}`")),
+    };
+    let given = ["pool", "redirect", "respond"].map(|key| section.has(key)).iter().filter(|it| **it).count();
+    if given > 1 {
+        section.complain("", "has several of `pool`, `redirect` and `respond`", "give one of them");
+    }
+    let pool = section.string("pool", "give the name of a pool under `pools`").check(is_known).optional();
+    let redirect = section.optional_section("redirect", redirect).flatten();
+    let respond = section.optional_section("respond", |section| {
+        let status = status(section, 200..=599, StatusCode::NOT_FOUND);
+        let text = section.string("text", "give the text of the answer").or(String::new());
+        TargetConfig::Respond { status, text: text.into() }
+    });
+    redirect.or(respond).or(Some(TargetConfig::Pool(pool)))
+}
+
+fn redirect(section: &mut Section<'_>) -> Option<TargetConfig> {
+    let status = status(section, 301..=308, StatusCode::PERMANENT_REDIRECT);
+    let to = section
+        .string("to", "give the URL to go to, e.g. https://{host}{path}")
+        .try_map(|text| Template::parse(&text))
+        .required();
+    Some(TargetConfig::Redirect { status, to: to? })
+}
+
+fn status(
+    section: &mut Section<'_>,
+    range: std::ops::RangeInclusive<u32>,
+    default: StatusCode,
+) -> StatusCode {
+    let status = section
+        .u32("status", "give the status of the answer, e.g. 308")
+        .at_least(*range.start())
+        .at_most(*range.end())
+        .try_map(|status| StatusCode::from_u16(status as u16).map_err(|_| "must be a status".to_owned()));
+    status.or(default)
+}
+
+fn settings(section: &mut Section<'_>, matcher: &Matcher) -> RouteSettings {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    RouteSettings {
+        rewrite: section.section("rewrite", |section| rewrite(section, matcher)),
+        request_headers: section.section("request_headers", edits),
+        response_headers: section.section("response_headers", edits),
+        response_timeout: section
+            .duration("response_timeout", "give the longest time to the head of an answer, e.g. 5s")
+            .at_least(SHORTEST)
+            .optional(),
+    }
+}
+
+fn rewrite(section: &mut Section<'_>, matcher: &Matcher) -> Rewrite {
+    let host = section
+        .string("host", "give the host that backends see, e.g. app.internal")
+        .try_map(|text| header_value(&text))
+        .optional();
+    let to = section
+        .string("prefix", "give what stands in place of `path`, e.g. /v2")
+        .check(|path| is_path(path))
+        .optional();
+    let prefix = match (to, &matcher.path) {
+        (Some(to), PathPattern::Prefix(from) | PathPattern::Exact(from)) => Some((from.clone(), to)),
+        (Some(_), PathPattern::Any) => {
+            section.complain("prefix", "is given without `path`", "give the `path` that it replaces");
+            None
+        }
+        (None, _) => None,
+    };
+    Rewrite { prefix, host }
+}
+
+fn edits(section: &mut Section<'_>) -> HeaderEdits {
+    const NAMES: &str = "give names of header fields, e.g. [x-debug]";
+    const FIELDS: &str = "give fields with their values, e.g. {x-served-by: flurry}";
+    let name = |text: String| {
+        let name = header_name(&text)?;
+        match FRAMING.contains(&name.as_str()) {
+            true => Err(format!("`{name}` frames the message or names its host, and is not for editing")),
+            false => Ok(name),
+        }
+    };
+    let remove = section.list("remove", NAMES).optional().unwrap_or_default();
+    let remove =
+        remove.into_iter().filter_map(|entry| entry.string(NAMES).try_map(name).optional()).collect();
+    let mut fields = |key: &str| {
+        let pairs = section.pairs(key, FIELDS).optional().unwrap_or_default();
+        let field = |(field, entry): (String, Entry<'_>)| {
+            let read = |text: String| Ok((name(field)?, header_value(&text)?));
+            entry.string(FIELDS).try_map(read).optional()
+        };
+        pairs.into_iter().filter_map(field).collect::<Vec<_>>()
+    };
+    HeaderEdits { set: fields("set"), add: fields("add"), remove }
+}

@@ -1,0 +1,58 @@
+//! New configurations: how they are asked for, and how they were taken.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::server::StartError;
+
+/// Somebody asks for the configuration to be read again; the answer is its generation, or
+/// all that is wrong with it.
+pub type ReloadAsked = oneshot::Sender<Result<u64, String>>;
+
+/// Why a configuration cannot follow the one in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// These keys cannot be changed while running.
+    #[error("{}", .0.iter().map(|key| format!("{key}: cannot be changed while running (restart flurry)")).collect::<Vec<_>>().join("\n"))]
+    Fixed(Vec<&'static str>),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] StartError),
+}
+
+/// How new configurations were taken.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    taken: AtomicU64,
+    refused: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+impl Reloads {
+    /// Notes how one was taken.
+    pub(super) fn note(&self, result: Result<(), String>) {
+        match &result {
+            Ok(()) => self.taken.fetch_add(1, Relaxed),
+            Err(_) => self.refused.fetch_add(1, Relaxed),
+        };
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
+    }
+
+    /// Those that came into force, the first one not counted.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    /// Those that were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// What was wrong with the last one; `None` if it was taken.
+    pub fn error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,14 @@
+//! Where requests go: the plan that workers follow.
+//!
+//!   request -> first route that matches -> pool | redirect | answer of our own
+//!
+//! A [`Plan`] never changes. A new configuration is a new plan, which requests that begin
+//! later follow; those under way finish with the old one.
+
+mod edit;
+mod matcher;
+mod plan;
+
+pub use edit::{HeaderEdits, Rewrite, Template};
+pub use matcher::{HostPattern, Matcher, PathPattern, Seen};
+pub use plan::{Action, Plan, Route, RouteSettings};

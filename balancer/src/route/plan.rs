@@ -1,0 +1,119 @@
+//! The plan: every route with what becomes of its requests, resolved and ready to follow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::edit::{HeaderEdits, Rewrite, Template};
+use super::matcher::{Matcher, Seen};
+use crate::load::RouteLoad;
+use crate::pool::Pool;
+use crate::server::Timeouts;
+
+/// What becomes of a request.
+#[derive(Clone)]
+pub enum Action {
+    /// A backend of this pool answers it.
+    Forward(Pool),
+    /// The client is sent elsewhere.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// Where to.
+        to: Template,
+    },
+    /// It is answered with this.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// A text.
+        text: Arc<str>,
+    },
+}
+
+/// What a route changes and how long it waits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteSettings {
+    /// Path and host that backends see.
+    pub rewrite: Rewrite,
+    /// Changes to the fields of requests.
+    pub request_headers: HeaderEdits,
+    /// Changes to the fields of answers.
+    pub response_headers: HeaderEdits,
+    /// The wait for the head of an answer, instead of `timeouts.response`.
+    pub response_timeout: Option<Duration>,
+}
+
+/// One route.
+pub struct Route {
+    /// Its name, in metrics and in the log.
+    pub name: Arc<str>,
+    /// Which requests it is for.
+    pub matcher: Matcher,
+    /// What becomes of them.
+    pub action: Action,
+    /// What it changes.
+    pub settings: RouteSettings,
+    /// Whether `settings` change nothing, so that nobody has to look.
+    pub is_plain: bool,
+    /// What it counts.
+    pub load: RouteLoad,
+}
+
+impl Route {
+    /// Puts a route together.
+    pub fn new(
+        name: &str,
+        matcher: Matcher,
+        action: Action,
+        settings: RouteSettings,
+        load: RouteLoad,
+    ) -> Self {
+        let is_plain = settings == RouteSettings::default();
+        Self { name: name.into(), matcher, action, settings, is_plain, load }
+    }
+}
+
+/// All that workers follow.
+pub struct Plan {
+    /// Grows with every new configuration, from 1.
+    pub generation: u64,
+    /// Routes in order; the first that matches counts.
+    pub routes: Vec<Arc<Route>>,
+    /// For requests that no route is for.
+    pub fallback: Arc<Route>,
+    /// Limits on time.
+    pub timeouts: Timeouts,
+    /// How often connections look at their limits.
+    pub tick: Duration,
+}
+
+impl Plan {
+    /// The route for a request.
+    #[inline]
+    pub fn route<'a>(&'a self, seen: impl FnOnce() -> Seen<'a>) -> &'a Arc<Route> {
+        if self.routes.is_empty() {
+            return &self.fallback;
+        }
+        let seen = seen();
+        self.routes.iter().find(|route| route.matcher.matches(&seen)).unwrap_or(&self.fallback)
+    }
+
+    /// Every pool that a route leads to, each once.
+    pub fn pools(&self) -> Vec<&Pool> {
+        let mut pools: Vec<&Pool> = Vec::new();
+        for route in self.all() {
+            match &route.action {
+                Action::Forward(pool) if pools.iter().all(|it| !it.is(pool)) => pools.push(pool),
+                Action::Forward(_) | Action::Redirect { .. } | Action::Respond { .. } => {}
+            }
+        }
+        pools
+    }
+
+    /// Every route, the fallback last.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter().chain([&self.fallback])
+    }
+}
