@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use snowflock_engine::control::{Engine, EngineSpec, LifeState, Programs, Ticket, TicketAnswer, View};
 use snowflock_engine::descriptor::Driver;
-use snowflock_engine::hypervisor::plain::{HOOKS_FILE, Plain};
+use snowflock_engine::hypervisor::plain::{HOOKS_FILE, Plain, no_image};
 use snowflock_engine::hypervisor::qemu::{Accelerator, Choice, Wish};
 use snowflock_engine::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine, Place, Shell, Vm};
 use snowflock_engine::network::identity::CloneId;
@@ -21,6 +21,24 @@ pub(crate) struct Stage {
     pub(crate) engine: Engine,
     folder: PathBuf,
     let_start: Sender<bool>,
+    /// Last: the others let go of shells that wait for leave.
+    _broom: Broom,
+}
+
+/// Ends the engine after a failed test, as a good one does by itself.
+struct Broom(Engine);
+
+impl Drop for Broom {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let engine = self.0.clone();
+            let end = move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.map(|runtime| drop(runtime.block_on(engine.shut_down())))
+            };
+            let _ = std::thread::spawn(end).join();
+        }
+    }
 }
 
 /// Plain VMs; a shell waits for leave to start, or is told not to.
@@ -62,7 +80,7 @@ impl Stage {
         let spec = EngineSpec {
             name,
             machine: Machine { memory_mib: 4, vcpus: 1 },
-            image: nothing(),
+            image: no_image(),
             block: block.parse().unwrap(),
             accelerator: Wish::Tcg,
             shells,
@@ -82,8 +100,9 @@ impl Stage {
             Ok((Box::new(Gated { plain, leave: Mutex::new(leave) }), choice))
         });
         let engine = engine.unwrap();
+        let broom = Broom(engine.clone());
         engine.boot().await.unwrap();
-        Self { engine, folder, let_start }
+        Self { engine, folder, let_start, _broom: broom }
     }
 
     /// Lets the next shell start, or makes it fail.
@@ -158,17 +177,5 @@ fn programs() -> Programs {
         shim: nothing.into(),
         memserver: env!("CARGO_BIN_EXE_flurry-memserver").into(),
         memtap: env!("CARGO_BIN_EXE_flurry-memtap").into(),
-    }
-}
-
-/// Plain VMs boot from nothing.
-fn nothing() -> BootImage {
-    BootImage {
-        kernel: PathBuf::new(),
-        initrd: PathBuf::new(),
-        cmdline: String::new(),
-        disk: PathBuf::new(),
-        disk_format: String::new(),
-        disk_bytes: 0,
     }
 }

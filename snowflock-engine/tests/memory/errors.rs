@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use snowflock_engine::agent::Agent;
 use snowflock_engine::control::{MemoryServer, ServerError};
-use snowflock_engine::hypervisor::plain::Plain;
+use snowflock_engine::hypervisor::plain::{Plain, no_image};
 use snowflock_engine::hypervisor::{Hypervisor, HypervisorError, Seed};
 use snowflock_engine::memory::frozen::{FrozenView, ProcessSource, Source};
 use snowflock_engine::memory::image::Image;
@@ -22,7 +22,7 @@ use snowflock_engine::sys::memory::memfd;
 use snowflock_engine::sys::process::ProcessIdentity;
 use snowflock_engine::wire;
 
-use crate::world::{MEMSERVER, MEMTAP, World, eventually, no_image, seed};
+use crate::world::{MEMSERVER, MEMTAP, World, eventually, seed};
 
 /// An error with all its sources.
 fn chain(error: &dyn Error) -> String {

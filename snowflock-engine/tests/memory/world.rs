@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use snowflock_engine::control::MemoryServer;
-use snowflock_engine::hypervisor::plain::{Plain, Vcpu};
-use snowflock_engine::hypervisor::{BootImage, FrozenDisk, Hypervisor, Place, Seed, Vm};
+use snowflock_engine::hypervisor::plain::{Plain, Vcpu, no_image};
+use snowflock_engine::hypervisor::{FrozenDisk, Hypervisor, Place, Seed, Vm};
 use snowflock_engine::memory::PAGE_BYTES;
 use snowflock_engine::memory::frozen::{FrozenView, ProcessSource, Source};
 use snowflock_engine::memory::image::Image;
@@ -152,18 +152,6 @@ impl Checkpoint {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.keeper.remove_guest(self.id);
-    }
-}
-
-/// Plain VMs boot from nothing.
-pub(crate) fn no_image() -> BootImage {
-    BootImage {
-        kernel: PathBuf::new(),
-        initrd: PathBuf::new(),
-        cmdline: String::new(),
-        disk: PathBuf::new(),
-        disk_format: String::new(),
-        disk_bytes: 0,
     }
 }
 

@@ -46,6 +46,19 @@ pub struct Plain {
     pub user: Option<u32>,
 }
 
+/// What plain VMs boot from: nothing.
+#[must_use]
+pub fn no_image() -> BootImage {
+    BootImage {
+        kernel: PathBuf::new(),
+        initrd: PathBuf::new(),
+        cmdline: String::new(),
+        disk: PathBuf::new(),
+        disk_format: String::new(),
+        disk_bytes: 0,
+    }
+}
+
 impl Hypervisor for Plain {
     fn boot(&self, place: Place, _image: &BootImage) -> Result<Box<dyn Vm>, HypervisorError> {
         Ok(Box::new(vm::PlainVm::start(self, place, Start::Boot)?))
