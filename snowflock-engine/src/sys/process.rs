@@ -69,9 +69,17 @@ impl ProcessIdentity {
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Self::in_stat(pid, &stat)
+    }
+
+    /// Of a process whose `/proc/PID/stat` says this; `None` if it has ended.
+    fn in_stat(pid: u32, stat: &str) -> Option<Self> {
         // The name in parentheses may hold anything; fields are counted from its end.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        (*fields.first()? != "Z").then_some(())?;
+        let (state, threads) = (*fields.first()?, fields.get(17)?.parse::<u32>().ok()?);
+        // A leader that has ended is a zombie for as long as other threads of its process run, or are on
+        // their way out: memory and descriptors go with the last one.
+        (state != "Z" || threads > 1).then_some(())?;
         Some(Self { pid, started: fields.get(19)?.parse().ok()? })
     }
 
@@ -156,6 +164,17 @@ mod tests {
         let us = ProcessIdentity::of(std::process::id()).unwrap();
         assert!(us.is_alive());
         assert!(!ProcessIdentity { started: us.started + 1, ..us }.is_alive());
+    }
+
+    #[test]
+    fn a_process_lives_until_its_last_thread_has_ended() {
+        let stat = |state, threads: u32| {
+            let zeros = "0 ".repeat(15);
+            format!("7 (a) b) {state} 1 {zeros}{threads} 0 4711 0 0")
+        };
+        let of = |state, threads| ProcessIdentity::in_stat(7, &stat(state, threads));
+        let alive = Some(ProcessIdentity { pid: 7, started: 4711 });
+        assert_eq!([of("S", 1), of("S", 3), of("Z", 2), of("Z", 1)], [alive, alive, alive, None]);
     }
 
     #[test]
