@@ -66,7 +66,9 @@ pub(in crate::hosts) fn make_between(
     let params = authority_params(from.min(OffsetDateTime::now_utc() - CLOCK_SKEW));
     let key = match fs::read_to_string(&key_path) {
         Ok(text) => KeyPair::from_pem(&text).map_err(sign)?,
-        Err(_) => new_authority(folder, &key_path, &params)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => new_authority(folder, &key_path, &params)?,
+        // It may well be one: it must not be replaced, or no host trusts another any more.
+        Err(source) => return Err(MakeError::File { path: key_path, source }),
     };
     let issuer = Issuer::from_params(&params, key);
     for role in roles {
@@ -98,21 +100,29 @@ fn new_authority(folder: &Path, key_path: &Path, params: &CertificateParams) -> 
     let sign = |source| MakeError::Sign { path: key_path.to_owned(), source };
     let key = KeyPair::generate().map_err(sign)?;
     let certificate = params.self_signed(&key).map_err(sign)?;
-    write(key_path, &key.serialize_pem(), 0o600)?;
+    // The key last: it is the sign that there is an authority.
     write(&folder.join("authority.pem"), &certificate.pem(), 0o644)?;
+    write(key_path, &key.serialize_pem(), 0o600)?;
     Ok(key)
 }
 
-/// A key must never be readable by others, not even between two steps.
+/// A key must never be readable by others, not even between two steps: nothing that was there before is
+/// written into.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), MakeError> {
     let new = path.with_extension("new");
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new).and_then(
-        |mut file| {
-            file.write_all(text.as_bytes())?;
-            fs::rename(&new, path)
-        },
-    );
-    written.map_err(|source| MakeError::File { path: path.to_owned(), source })
+    write_into_place(&new, path, text, mode)
+        .map_err(|source| MakeError::File { path: path.to_owned(), source })
+}
+
+fn write_into_place(new: &Path, path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 #[cfg(test)]
@@ -142,5 +152,34 @@ mod tests {
         let error = make(folder.path(), &[Role::Master], 1).unwrap_err();
         assert!(error.to_string().contains("authority.key"), "{error}");
         assert_eq!(fs::read_to_string(&key).unwrap(), "damaged");
+    }
+
+    #[test]
+    fn an_authority_key_that_cannot_be_read_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("authority.key");
+        fs::write(&key, [0xff, 0xfe]).unwrap();
+        let error = make(folder.path(), &[Role::Master], 1).unwrap_err();
+        assert!(
+            matches!(error, MakeError::File { .. }) && error.to_string().contains("authority.key"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&key).unwrap(), [0xff, 0xfe]);
+        assert!(!folder.path().join("authority.pem").exists());
+    }
+
+    #[test]
+    fn what_a_former_run_left_lets_nobody_read_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join("sfmd.new");
+        fs::write(&left, "").unwrap();
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o666)).unwrap();
+        let mut reader = fs::File::open(&left).unwrap();
+        make(folder.path(), &[Role::Master], 1).unwrap();
+        let mut seen = String::new();
+        io::Read::read_to_string(&mut reader, &mut seen).unwrap();
+        assert_eq!(seen, "");
+        let mode = fs::metadata(folder.path().join("sfmd.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }
