@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::geometry::Geometry;
 use super::seal::{DistributionId, Key, SessionId};
 use super::sender::{Rates, Sender, SenderConfig, SenderStats, Target};
-use super::socket::{BATCH_BYTES, Batch, Inbox, Port, route_mtu, wait};
+use super::socket::{BATCH_BYTES, Batch, Inbox, Port, Troubles, rest_after, route_mtu, wait};
 use super::source::PageSource;
 
 /// How long to look for the next request before sleeping: guests fault in bursts.
@@ -118,12 +118,13 @@ impl<S: PageSource> Worker<S> {
     fn run(&mut self) {
         let (mut inbox, mut batch) = (Inbox::default(), Batch::default());
         let (mut busy_at, mut told_at) = (Instant::now(), Instant::now());
+        let mut troubles = Troubles::default();
         while !self.shared.stopping.load(Ordering::Relaxed) {
             let received = match self.receive(&mut inbox) {
                 Ok(received) => received,
                 Err(error) => {
-                    tracing::error!(%error, "datagrams cannot be received any more: nothing is distributed");
-                    return;
+                    rest_after(&mut troubles, &error);
+                    false
                 }
             };
             let sent = self.transmit(&mut batch);
@@ -143,7 +144,8 @@ impl<S: PageSource> Worker<S> {
     }
 
     fn tell(&self) {
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.core.stats();
+        let stats = SenderStats { unsent: self.port.unsent(), ..self.core.stats() };
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
     fn receive(&mut self, inbox: &mut Inbox) -> io::Result<bool> {

@@ -18,7 +18,7 @@ use super::distributor::SPIN;
 use super::geometry::{Geometry, PageRef};
 use super::receiver::{Receiver, ReceiverConfig, ReceiverStats};
 use super::seal::{DistributionId, Key, SessionId};
-use super::socket::{Batch, Inbox, Port, wait};
+use super::socket::{Batch, Inbox, Port, Troubles, rest_after, wait};
 use super::source::{Found, PageStore};
 
 /// Receives in a row before requests are sent again.
@@ -182,14 +182,15 @@ impl<S: PageStore, L: Fn(&[PageRef])> Worker<S, L> {
     fn run(&mut self) {
         let (mut inbox, mut batch) = (Inbox::default(), Batch::default());
         let (mut busy_at, mut told_at) = (Instant::now(), Instant::now());
+        let mut troubles = Troubles::default();
         while !self.shared.stopping.load(Ordering::Relaxed) {
             let ordered = self.obey();
             let sent = self.transmit(&mut batch);
             let received = match self.receive(&mut inbox) {
                 Ok(received) => received,
                 Err(error) => {
-                    tracing::error!(%error, "datagrams cannot be received any more: no page comes");
-                    return;
+                    rest_after(&mut troubles, &error);
+                    false
                 }
             };
             match ordered || sent || received {
@@ -214,7 +215,7 @@ impl<S: PageStore, L: Fn(&[PageRef])> Worker<S, L> {
     }
 
     fn tell(&self) {
-        let stats = self.core.stats(self.start.elapsed());
+        let stats = ReceiverStats { unsent: self.own.unsent(), ..self.core.stats(self.start.elapsed()) };
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 

@@ -63,6 +63,8 @@ pub struct ReceiverStats {
     pub refused: u64,
     /// Pages that could not be stored.
     pub unstorable: u64,
+    /// Datagrams that the system did not take.
+    pub unsent: u64,
     /// Questions open.
     pub asks: u32,
     /// For how long the oldest of them has been, milliseconds.

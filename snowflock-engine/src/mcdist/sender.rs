@@ -6,7 +6,7 @@
 //!
 //! Time is the time since the sender's start.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -38,6 +38,10 @@ pub const MAX_RECEIVERS: usize = 4_096;
 const QUIET: Duration = Duration::from_millis(5);
 /// Beats while receivers are there.
 const BEAT: Duration = Duration::from_millis(50);
+/// The counter of a repair that waits for its turn: it is on its way to everyone.
+const WAITING: u64 = u64::MAX;
+/// The counter of a repair that was dropped: it is on its way to nobody.
+const NEVER: u64 = 0;
 /// Datagrams of pages after which waiting notices go out.
 const NOTICE_EVERY: u32 = 32;
 
@@ -88,6 +92,8 @@ pub struct SenderStats {
     pub refused: u64,
     /// Pages that could not be read.
     pub unreadable: u64,
+    /// Datagrams that the system did not take.
+    pub unsent: u64,
     /// Bytes a second at present.
     pub rate: u64,
 }
@@ -107,6 +113,7 @@ impl std::ops::Add for SenderStats {
             lockstep: self.lockstep + other.lockstep,
             refused: self.refused + other.refused,
             unreadable: self.unreadable + other.unreadable,
+            unsent: self.unsent + other.unsent,
             rate: self.rate + other.rate,
         }
     }
@@ -148,8 +155,10 @@ pub struct Sender {
     /// The one that is going out, and what is left of it.
     current: Option<(Group, u128)>,
     losses: Losses,
-    /// Pages and repairs for all that make losses good.
+    /// Pages and repairs for all that make losses good, and the pages among them: reports tell a loss
+    /// again for as long as it lasts.
     amends: VecDeque<Job>,
+    amending: HashSet<Place>,
     repairs: HashMap<Group, Vec<u64>>,
     notices: BTreeMap<To, Vec<Notice>>,
     since_notice: u32,
@@ -189,6 +198,7 @@ impl Sender {
             current: None,
             losses: Losses::default(),
             amends: VecDeque::new(),
+            amending: HashSet::new(),
             repairs: HashMap::new(),
             notices: BTreeMap::new(),
             since_notice: 0,
@@ -306,7 +316,24 @@ impl Sender {
         if self.hearers == 0 {
             self.fresh.clear();
             self.current = None;
-            self.amends.clear();
+            self.drop_amends();
+        }
+    }
+
+    /// Nobody waits for them now. Whoever comes must not believe that they are on their way.
+    fn drop_amends(&mut self) {
+        self.amending.clear();
+        for job in std::mem::take(&mut self.amends) {
+            if let Job::Repair(group, index) = job {
+                self.note_repair(group, index, NEVER);
+            }
+        }
+    }
+
+    /// When a repair went out, as a counter of multicast.
+    fn note_repair(&mut self, group: Group, index: u8, counter: u64) {
+        if let Some(log) = self.repairs.get_mut(&group).and_then(|log| log.get_mut(usize::from(index))) {
+            *log = counter;
         }
     }
 
@@ -422,6 +449,9 @@ impl Sender {
             return None;
         }
         if let Some(job) = self.amends.pop_front() {
+            if let Job::Page(_, place) = job {
+                self.amending.remove(&place);
+            }
             return Some(job);
         }
         loop {
@@ -485,12 +515,15 @@ impl Sender {
     }
 
     fn carry_out(&mut self, group: Group, plan: &losses::Plan) {
-        self.amends.extend(group.places(plan.again).map(|place| Job::Page(To::All, place)));
+        for place in group.places(plan.again) {
+            if self.amending.insert(place) {
+                self.amends.push_back(Job::Page(To::All, place));
+            }
+        }
         let sent = self.repairs.entry(group).or_default();
         for _ in 0..plan.repairs {
             self.amends.push_back(Job::Repair(group, sent.len() as u8));
-            // Until it has gone out it counts as on its way to everyone.
-            sent.push(u64::MAX);
+            sent.push(WAITING);
         }
         if let Some((slot, pages)) = plan.alone {
             group.places(pages).for_each(|place| self.slots[slot].want_alone(place));
@@ -509,7 +542,12 @@ impl Sender {
         let (to, place) = match job {
             Job::Page(to, place) | Job::Urgent(to, place) => (to, place),
             Job::Repair(group, index) => {
-                self.load_repair(group, index, source);
+                if let Err(error) = self.load_repair(group, index, source) {
+                    // Reports tell the loss again, and other repairs or the pages themselves follow.
+                    self.note_repair(group, index, NEVER);
+                    self.unreadable(Place(group.0 * GROUP_PAGES), &error);
+                    return None;
+                }
                 return self.next_share(now, out);
             }
         };
@@ -521,8 +559,7 @@ impl Sender {
             Ok(Class::Zero) => Notice::Zero { first: place, count: 1 },
             Ok(Class::Same(of)) => Notice::Same { place, of },
             Err(error) => {
-                tracing::warn!(%error, ?place, "a page cannot be read, and is not sent");
-                self.stats.unreadable += 1;
+                self.unreadable(place, &error);
                 return None;
             }
         };
@@ -532,9 +569,20 @@ impl Sender {
         if is_full || matches!(job, Job::Urgent(..)) { self.notice_to(now, to, out) } else { None }
     }
 
-    fn load_repair(&mut self, group: Group, index: u8, source: &mut impl PageSource) {
+    /// A bad disk must not fill the log as well.
+    fn unreadable(&mut self, place: Place, error: &std::io::Error) {
+        self.stats.unreadable += 1;
+        if self.stats.unreadable.is_power_of_two() {
+            let times = self.stats.unreadable;
+            tracing::warn!(%error, ?place, times, "pages cannot be read, and are not sent");
+        }
+    }
+
+    /// All shares of a repair, or none.
+    fn load_repair(&mut self, group: Group, index: u8, source: &mut impl PageSource) -> std::io::Result<()> {
         let covers = self.catalogue.plain(group, self.geometry.mask(group));
         let (geometry, buffer) = (&self.geometry, &mut self.buffer);
+        let mut shares = Vec::new();
         for lane in self.out.lanes() {
             let share = geometry.share_bytes(lane);
             let row = || {
@@ -550,14 +598,12 @@ impl Sender {
                 }
                 Ok::<_, std::io::Error>(row)
             };
-            match self.encoder.repair((group, lane), index, share, row) {
-                Ok(repair) => self.out.load_repair(group, index, covers, lane, repair),
-                Err(error) => {
-                    tracing::warn!(%error, ?group, "a group cannot be read, and is not repaired");
-                    self.stats.unreadable += 1;
-                }
-            }
+            shares.push((lane, self.encoder.repair((group, lane), index, share, row)?.to_vec()));
         }
+        for (lane, share) in shares {
+            self.out.load_repair(group, index, covers, lane, share);
+        }
+        Ok(())
     }
 
     /// The next datagram of the page or repair that is loaded.
@@ -578,11 +624,7 @@ impl Sender {
                 self.stats.unicast += u64::from(sent.is_last);
             }
             (_, outgoing::What::Repair(group, index)) => {
-                if let Some(log) =
-                    self.repairs.get_mut(&group).and_then(|log| log.get_mut(usize::from(index)))
-                {
-                    *log = sent.counter;
-                }
+                self.note_repair(group, index, sent.counter);
                 self.stats.repairs += u64::from(sent.is_last);
             }
         }

@@ -22,7 +22,7 @@ mod random;
 mod truth;
 
 pub use random::Random;
-use truth::{Truth, Verified};
+use truth::{Flawed, Truth, Verified};
 
 /// Bytes of headers of Ethernet, IP and UDP: what a link carries beyond the datagram.
 const FRAME: usize = 14 + 20 + 8;
@@ -70,6 +70,8 @@ pub struct Scenario {
     pub restart: Option<Duration>,
     /// Datagrams of others, a share of all: foreign, forged, played again.
     pub noise: f64,
+    /// Share of reads of the sender's source that fail, at random.
+    pub unreadable: f64,
 }
 
 impl Default for Scenario {
@@ -95,6 +97,7 @@ impl Default for Scenario {
             latecomers: (0, Duration::ZERO),
             restart: None,
             noise: 0.0,
+            unreadable: 0.0,
         }
     }
 }
@@ -451,7 +454,8 @@ impl World {
 
     fn run_sender(&mut self, now: Duration) {
         let mut out = Vec::new();
-        let mut source = Rc::clone(&self.truth);
+        let (share, seed) = (self.scenario.unreadable, self.random.number());
+        let mut source = Flawed { truth: Rc::clone(&self.truth), share, random: Random::new(seed) };
         while let Some(target) = self.sender.poll_transmit(now, &mut source, &mut out) {
             let bytes = Rc::new(std::mem::take(&mut out));
             self.transmit(now, target, &bytes);
@@ -529,6 +533,7 @@ pub fn drawn(seed: u64) -> Scenario {
         latecomers: (share(receivers as f64 / 2.0) as usize, ms(share(60.0))),
         restart: (share(1.0) < 0.25).then(|| ms(share(40.0))),
         noise: if share(1.0) < 0.4 { 0.1 } else { 0.0 },
+        unreadable: if share(1.0) < 0.2 { share(0.02) } else { 0.0 },
         rates: Rates::default(),
     }
 }

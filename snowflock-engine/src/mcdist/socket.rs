@@ -28,6 +28,8 @@ const SEND_BUFFER: usize = 256 << 10;
 /// How long a full send buffer is waited for; then the datagrams are lost. A slow link needs tens of
 /// milliseconds to make room.
 const FULL: Duration = Duration::from_millis(500);
+/// Between two tries to receive, when that fails.
+const REST: Duration = Duration::from_millis(10);
 
 /// Consecutive datagrams to one place; all are as long as the first, but for the last.
 #[derive(Debug, Default)]
@@ -71,6 +73,24 @@ impl Batch {
 pub(super) struct Port {
     socket: UdpSocket,
     batches: bool,
+    unsent: Troubles,
+}
+
+/// Errors that come again and again: all are counted, and fewer and fewer are told.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(u64);
+
+impl Troubles {
+    /// Counts so many; whether it is time to tell.
+    pub(super) fn add(&mut self, more: u64) -> bool {
+        let before = self.0;
+        self.0 += more;
+        self.0.checked_ilog2() != before.checked_ilog2()
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Port {
@@ -106,7 +126,7 @@ impl Port {
         }
         // Without it, batches come as single datagrams.
         let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
-        Ok(Self { socket: socket.into(), batches: true })
+        Ok(Self { socket: socket.into(), batches: true, unsent: Troubles::default() })
     }
 
     pub(super) fn local(&self) -> io::Result<SocketAddrV4> {
@@ -121,18 +141,35 @@ impl Port {
         if let Some(to) = batch.to {
             let many = batch.count > 1 && self.batches;
             let sent = if many { self.send_together(&batch.bytes, batch.size as u16, to) } else { Ok(()) };
-            // No GSO on this way (EINVAL, EIO), or the route's MTU is smaller than a datagram of the batch.
-            if sent.is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO))) {
-                tracing::info!("datagrams cannot be sent in batches here");
-                self.batches = false;
+            match sent {
+                // No GSO on this way, or the route's MTU is smaller than a datagram of the batch.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO)) => {
+                    tracing::info!("datagrams cannot be sent in batches here");
+                    self.batches = false;
+                }
+                Err(error) => self.note_unsent(batch.count, to, &error),
+                Ok(()) => {}
             }
             if !many || !self.batches {
                 for datagram in batch.bytes.chunks(batch.size.max(1)) {
-                    let _ = self.send_one(datagram, to);
+                    if let Err(error) = self.send_one(datagram, to) {
+                        self.note_unsent(1, to, &error);
+                    }
                 }
             }
         }
         batch.clear();
+    }
+
+    /// Datagrams that the system did not take so far.
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent.count()
+    }
+
+    fn note_unsent(&mut self, datagrams: usize, to: SocketAddrV4, error: &io::Error) {
+        if self.unsent.add(datagrams as u64) {
+            tracing::warn!(%error, %to, unsent = self.unsent.count(), "datagrams cannot be sent");
+        }
     }
 
     fn send_together(&self, bytes: &[u8], size: u16, to: SocketAddrV4) -> io::Result<()> {
@@ -220,6 +257,14 @@ pub(super) fn route_mtu(from: Ipv4Addr, to: SocketAddrV4) -> Option<usize> {
     usize::try_from(mtu).ok()
 }
 
+/// A system that cannot receive now (no memory is left, say) may well do so later.
+pub(super) fn rest_after(troubles: &mut Troubles, error: &io::Error) {
+    if troubles.add(1) {
+        tracing::error!(%error, times = troubles.count(), "datagrams cannot be received now");
+    }
+    std::thread::sleep(REST);
+}
+
 /// Waits until something happens, or the time has passed.
 pub(super) fn wait(what: &[(BorrowedFd<'_>, PollFlags)], limit: Option<Duration>) {
     let mut polled: Vec<_> = what.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
@@ -270,6 +315,29 @@ mod tests {
             assert!(batch.is_empty());
         }
         assert!(!theirs.receive(&mut Inbox::default()).unwrap(), "nothing more comes");
+    }
+
+    #[test]
+    fn datagrams_that_cannot_be_sent_are_counted() {
+        let mut ours = local();
+        let nowhere = SocketAddrV4::new(Ipv4Addr::new(240, 0, 0, 1), 9);
+        for batches in [true, false] {
+            let (before, mut batch) = (ours.unsent(), Batch::default());
+            ours.batches = batches;
+            for _ in 0..3 {
+                assert!(add(&mut batch, 1, 100, nowhere).is_none());
+            }
+            ours.send(&mut batch);
+            assert_eq!(ours.unsent() - before, 3);
+        }
+    }
+
+    #[test]
+    fn of_errors_that_go_on_fewer_and_fewer_are_told() {
+        let mut troubles = Troubles::default();
+        let told = (0..1000).filter(|_| troubles.add(1)).count();
+        assert_eq!((told, troubles.count()), (10, 1000));
+        assert!(troubles.add(5_000));
     }
 
     #[test]

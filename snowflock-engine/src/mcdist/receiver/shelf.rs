@@ -223,7 +223,27 @@ impl Shelf {
         self.settle(group, store)
     }
 
+    /// Stores a page and all that are the same. Those that cannot be stored wait for nothing any more: they
+    /// are asked for by themselves.
     fn put(&mut self, place: Place, found: Found<'_>, store: &mut impl PageStore) -> io::Result<()> {
+        self.put_one(place, found, store)?;
+        let (mut came, mut failed) = (vec![place], None);
+        while let Some(of) = came.pop() {
+            let Some(page) = self.geometry.page(of) else { continue };
+            for twin in self.same.remove(&of).unwrap_or_default() {
+                self.same_as.remove(&twin);
+                if failed.is_none() {
+                    match self.put_one(twin, Found::Same(page), store) {
+                        Ok(()) => came.push(twin),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn put_one(&mut self, place: Place, found: Found<'_>, store: &mut impl PageStore) -> io::Result<()> {
         let page = self.geometry.page(place).ok_or(io::ErrorKind::InvalidInput)?;
         store.put(page, found)?;
         self.set(place, Lane::Whole);
@@ -231,10 +251,6 @@ impl Shelf {
         self.partial.remove(&place);
         self.arrived.push(place);
         self.no_longer_same(place);
-        for other in self.same.remove(&place).unwrap_or_default() {
-            self.same_as.remove(&other);
-            self.put(other, Found::Same(page), store)?;
-        }
         Ok(())
     }
 
@@ -300,5 +316,47 @@ impl Shelf {
             self.shelve(place, lane, &share, store)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcdist::geometry::{PageRef, StreamId};
+
+    /// A disk that is full for the first copies.
+    struct Full(u32);
+
+    impl PageStore for Full {
+        fn put(&mut self, _: PageRef, found: Found<'_>) -> io::Result<()> {
+            match found {
+                Found::Same(_) if self.0 > 0 => {
+                    self.0 -= 1;
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                _ => Ok(()),
+            }
+        }
+
+        fn read(&mut self, _: PageRef, into: &mut [u8]) -> io::Result<()> {
+            into.fill(1);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pages_that_could_not_be_copied_from_their_twin_are_asked_for_themselves() {
+        let geometry = Geometry::with_page_bytes(&[(StreamId::MEMORY, 5)], 64).unwrap();
+        let (mut shelf, mut store) = (Shelf::new(geometry), Full(1));
+        for twin in [1, 2, 3] {
+            shelf.same(Place(twin), Place(0), &mut store).unwrap();
+        }
+        assert_eq!(shelf.wanting(Group(0)).0, 0b1_0001);
+        shelf.page(Place(0), Lane::Whole, &[1; 64], &mut store).unwrap_err();
+        assert_eq!((shelf.wanting(Group(0)).0, shelf.missing()), (0b1_1110, 4));
+        for place in [1, 2, 3, 4] {
+            shelf.page(Place(place), Lane::Whole, &[1; 64], &mut store).unwrap();
+        }
+        assert_eq!(shelf.missing(), 0);
     }
 }

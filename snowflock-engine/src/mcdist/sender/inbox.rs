@@ -111,7 +111,7 @@ impl Sender {
 
     fn want_ahead(&mut self, slot: usize, request: &Request) {
         if !request.ahead.is_empty() {
-            self.slots[slot].ahead.extend(&request.ahead);
+            self.slots[slot].want_ahead(&request.ahead);
             self.ahead.join(slot);
         }
     }

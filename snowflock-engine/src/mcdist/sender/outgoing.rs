@@ -73,6 +73,12 @@ impl Outgoing {
         self.session.id()
     }
 
+    /// Buffers that wait to be used again.
+    #[cfg(test)]
+    pub(super) fn spares(&self) -> usize {
+        self.spare.len()
+    }
+
     /// The pieces in which everything goes out.
     pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> + use<> {
         let parts = if self.split { LANES as u8 } else { 0 };
@@ -113,9 +119,9 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn load_repair(&mut self, group: Group, index: u8, covers: u128, lane: Lane, share: &[u8]) {
+    pub(super) fn load_repair(&mut self, group: Group, index: u8, covers: u128, lane: Lane, data: Vec<u8>) {
         let what = What::Repair(group, index);
-        self.shares.push_back(Loaded { to: To::All, what, covers, lane, data: share.to_vec() });
+        self.shares.push_back(Loaded { to: To::All, what, covers, lane, data });
     }
 
     /// The next datagram of what is loaded.
@@ -132,7 +138,10 @@ impl Outgoing {
         };
         let (target, counter) = self.send(geometry, slots, to, &message, out);
         let (payload, is_last) = (data.len(), self.shares.is_empty());
-        self.spare.push(data);
+        // Those of repairs come from elsewhere.
+        if self.spare.len() < LANES {
+            self.spare.push(data);
+        }
         Some(Share { to, target, what, counter, payload, is_last })
     }
 

@@ -30,6 +30,8 @@ const MOST_NONSENSE: u32 = 100;
 const MOST_URGENT: usize = 256;
 /// Pages that wait for this receiver alone: 32 MiB.
 const MOST_PRIVATE: usize = 8_192;
+/// Pages that it wants ahead of their faults: several times what one report can tell.
+pub(super) const MOST_AHEAD: usize = 8_192;
 
 /// A receiver.
 #[derive(Debug)]
@@ -153,6 +155,12 @@ impl Slot {
         }
         self.urgent.push_back(urgent);
         true
+    }
+
+    /// A report may come as several requests, and each more than once.
+    pub(super) fn want_ahead(&mut self, places: &[Place]) {
+        let room = MOST_AHEAD.saturating_sub(self.ahead.len());
+        self.ahead.extend(places.iter().take(room));
     }
 
     pub(super) fn want_alone(&mut self, place: Place) {

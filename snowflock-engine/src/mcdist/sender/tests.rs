@@ -192,3 +192,71 @@ fn who_says_good_bye_or_nothing_is_no_longer_counted() {
     sender.poll_transmit(Duration::from_secs(4), &mut Pages, &mut Vec::new());
     assert_eq!((sender.stats().receivers, sender.hearers), (0, 0));
 }
+
+/// What is on its way to a receiver of the repairs of the first group.
+fn repairs_coming(sender: &Sender) -> usize {
+    sender.repairs[&Group(0)].iter().filter(|at| **at > 0).count()
+}
+
+#[test]
+fn repairs_that_are_dropped_because_nobody_is_there_are_on_their_way_to_nobody() {
+    let mut sender = Sender::new(config(), LIFE);
+    sender.carry_out(Group(0), &losses::Plan { repairs: 3, ..losses::Plan::default() });
+    assert_eq!(repairs_coming(&sender), 3);
+    sender.census();
+    assert_eq!((repairs_coming(&sender), sender.amends.len()), (0, 0));
+}
+
+#[test]
+fn a_repair_that_cannot_be_computed_is_on_its_way_to_nobody() {
+    struct Broken;
+    impl PageSource for Broken {
+        fn read(&mut self, _: PageRef, _: &mut [u8]) -> std::io::Result<bool> {
+            Err(std::io::ErrorKind::TimedOut.into())
+        }
+    }
+    let mut sender = Sender::new(config(), LIFE);
+    let mut buffer = vec![0; 64];
+    for place in [0, 1] {
+        sender.catalogue.load(&config().geometry, &mut Pages, Place(place), &mut buffer).unwrap();
+    }
+    sender.carry_out(Group(0), &losses::Plan { repairs: 1, ..losses::Plan::default() });
+    let job = sender.amends.pop_front().unwrap();
+    assert_eq!(sender.perform(Duration::ZERO, job, &mut Broken, &mut Vec::new()), None);
+    assert_eq!((repairs_coming(&sender), sender.stats.unreadable), (0, 1));
+}
+
+#[test]
+fn a_page_that_waits_to_be_sent_again_is_not_queued_twice() {
+    let mut sender = Sender::new(config(), LIFE);
+    let plan = losses::Plan { again: 0b110, ..losses::Plan::default() };
+    for _ in 0..3 {
+        sender.carry_out(Group(0), &plan);
+    }
+    assert_eq!(sender.amends.len(), 2);
+    assert!(sender.next_for_all(Duration::from_secs(1)).is_some());
+    sender.carry_out(Group(0), &plan);
+    assert_eq!(sender.amends.len(), 2, "one has gone out, and is lost again");
+}
+
+#[test]
+fn a_report_that_is_told_again_and_again_takes_no_further_memory() {
+    let (mut sender, mut peer) = (Sender::new(config(), LIFE), Peer::new(1));
+    let ahead: Vec<Place> = (0..96).map(Place).collect();
+    for _ in 0..200 {
+        let request = Request { report: 1, hears: true, ahead: ahead.clone(), ..Request::empty(LIFE) };
+        let datagram = peer.message(&FromReceiver::Request(request));
+        handle(&mut sender, &peer, &datagram).unwrap();
+    }
+    assert!((1..=slot::MOST_AHEAD).contains(&sender.slots[0].ahead.len()));
+}
+
+#[test]
+fn repairs_leave_no_buffers_behind() {
+    let mut sender = Sender::new(config(), LIFE);
+    for index in 0..100 {
+        sender.out.load_repair(Group(0), index, 1, crate::mcdist::geometry::Lane::Whole, vec![0; 64]);
+        sender.next_share(Duration::ZERO, &mut Vec::new()).unwrap();
+    }
+    assert!(sender.out.spares() <= 3);
+}

@@ -130,3 +130,12 @@ fn one_receiver_that_wants_everything_urgently_does_not_starve_the_others() {
         assert!(**ends.iter().max().unwrap() < **ends.iter().min().unwrap() * 3, "{outcome:?}");
     }
 }
+
+#[test]
+fn pages_that_cannot_be_read_at_times_come_in_the_end() {
+    for seed in seeds(10) {
+        let scenario = Scenario { loss: 0.1, receivers: 6, unreadable: 0.02, ..Scenario::default() };
+        let outcome = complete(&scenario, seed);
+        assert!(outcome.sender.unreadable > 0, "{outcome:?}");
+    }
+}

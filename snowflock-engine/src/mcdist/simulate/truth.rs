@@ -62,9 +62,19 @@ impl Truth {
     }
 }
 
-impl PageSource for Rc<Truth> {
+/// The sender's source, some of whose reads fail.
+pub(super) struct Flawed {
+    pub(super) truth: Rc<Truth>,
+    pub(super) share: f64,
+    pub(super) random: super::Random,
+}
+
+impl PageSource for Flawed {
     fn read(&mut self, page: PageRef, into: &mut [u8]) -> io::Result<bool> {
-        self.write(page, into)
+        if self.share > 0.0 && self.random.chance(self.share) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.truth.write(page, into)
     }
 }
 
