@@ -1,7 +1,7 @@
 //! What every worker of the engine needs of this host: hypervisor, network,
 //! programs, folders.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -76,7 +76,7 @@ const ARCHITECTURE: Architecture = Architecture::X86_64;
 #[must_use]
 pub fn console_tail(state_folder: &Path, id: CloneId) -> String {
     const LINES: usize = 5;
-    let text = std::fs::read(state_folder.join(id.to_string()).join("console")).unwrap_or_default();
+    let text = end_of_file(&state_folder.join(id.to_string()).join("console")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let printable = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
     let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
@@ -84,6 +84,18 @@ pub fn console_tail(state_folder: &Path, id: CloneId) -> String {
     let from = panic.unwrap_or(lines.len().saturating_sub(LINES));
     let tail = &lines[from..lines.len().min(from + LINES)];
     if tail.is_empty() { "(nothing was printed)".into() } else { tail.join(" / ") }
+}
+
+/// So much of a console is looked at, bytes: a guest may print without end.
+const CONSOLE_END: u64 = 64 << 10;
+
+fn end_of_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(CONSOLE_END);
+    file.seek(io::SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(CONSOLE_END).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// This host.
@@ -200,6 +212,16 @@ mod tests {
         assert_eq!(tail_of("1\n2\r\n\n3\n\x1b[1m4\n5\n6\n"), "2 / 3 / [1m4 / 5 / 6");
         let nowhere = console_tail(Path::new("/nonexistent"), CloneId::PARENT);
         assert_eq!(nowhere, "(nothing was printed)");
+    }
+
+    #[test]
+    fn of_a_long_console_only_the_end_is_read() {
+        let printed = "Kernel panic long ago\n".repeat(100_000) + "now\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console");
+        std::fs::write(&path, &printed).unwrap();
+        let end = end_of_file(&path).unwrap();
+        assert_eq!((end.len() as u64, end.ends_with(b"ago\nnow\n")), (CONSOLE_END, true));
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub use view::{CheckpointView, ForkTimes, PauseTimes, View, VmView};
 use host::Host;
 use ledger::Ledger;
 use owner::{Command, Event, Owner};
+use ticket::Room;
 
 /// What an engine is made for.
 #[derive(Debug, Clone)]
@@ -165,10 +166,29 @@ pub struct Created {
 /// A handle on a running engine. Cheap to copy.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    events: mpsc::Sender<Event>,
+    line: Arc<Line>,
     view: watch::Receiver<Arc<View>>,
     dialer: Dialer,
     choice: Choice,
+    /// Clones that may live at once, and memory that one is reckoned with, MiB.
+    bounds: (u32, u64),
+}
+
+/// The way to the owner. With the last handle the engine ends.
+#[derive(Debug)]
+struct Line(mpsc::Sender<Event>);
+
+impl Line {
+    fn say(&self, command: Command) -> Result<(), EngineError> {
+        self.0.send(Event::Command(command)).map_err(|_| EngineError::Stopped)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Nobody waits for the answer, and who was told to shut down before does not listen.
+        let _ = self.say(Command::ShutDown(oneshot::channel().0));
+    }
 }
 
 impl Engine {
@@ -234,7 +254,8 @@ impl Engine {
         let (events, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(Arc::new(View::default()));
         let owner = Owner::new(spec, host, inbox, events.clone(), publish);
-        Ok((Self { events, view, dialer, choice }, owner))
+        let (line, bounds) = (Arc::new(Line(events)), (spec.max_clones, spec.clone_mib));
+        Ok((Self { line, view, dialer, choice, bounds }, owner))
     }
 
     /// Boots the parent; it has its identity when this returns.
@@ -299,14 +320,14 @@ impl Engine {
         self.ask(|reply| Command::Exit(clone, reply)).await
     }
 
-    /// SnowFlock's `sf_kill`: ends all clones of a ticket, and the ticket.
+    /// SnowFlock's `sf_kill`: ends all clones of a ticket at once, and the ticket. Returns when they have left
+    /// nothing behind.
     ///
     /// # Errors
     /// There is no such ticket.
     pub async fn sf_kill(&self, ticket: TicketId) -> Result<(), EngineError> {
-        let clones = self.ask(|reply| Command::Kill(ticket, reply)).await??;
-        for clone in clones {
-            self.sf_exit(clone).await?;
+        for ended in self.ask(|reply| Command::Kill(ticket, reply)).await?? {
+            ended.await.map_err(|_| EngineError::Stopped)?;
         }
         Ok(())
     }
@@ -324,19 +345,42 @@ impl Engine {
 
     /// Tells that a VM answers requests; `first_response` counts from the start of its birth.
     pub fn ready(&self, id: CloneId, first_response: Duration) {
-        let _ = self.events.send(Event::Command(Command::Ready(id, first_response)));
+        let _ = self.line.say(Command::Ready(id, first_response));
     }
 
     /// Tells that a clone gets no new requests; it is to be ended with [`Engine::sf_exit`].
     pub fn retire(&self, id: CloneId) {
-        let _ = self.events.send(Event::Command(Command::Retire(id)));
+        let _ = self.line.say(Command::Retire(id));
     }
 
     /// One of many hosts: from now on only these clone IDs are used, and so many shells are kept waiting. IDs
-    /// that were used before are not used again. An engine alone uses all, and keeps what its specification
-    /// says.
-    pub fn use_ids(&self, ids: Vec<std::ops::Range<u32>>, shells: u32) {
-        let _ = self.events.send(Event::Command(Command::UseIds(ids, shells)));
+    /// that were used before are not used again, and shells that wait with other ones end. An engine alone
+    /// uses all, and keeps what its specification says.
+    ///
+    /// They are in use before anything that is asked after this call; the view shows them when it has ended.
+    ///
+    /// # Errors
+    /// The engine was shut down.
+    pub fn use_ids(
+        &self,
+        ids: Vec<std::ops::Range<u32>>,
+        shells: u32,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
+        let (reply, used) = oneshot::channel();
+        let said = self.line.say(Command::UseIds(ids, shells, reply));
+        async move {
+            said?;
+            used.await.map_err(|_| EngineError::Stopped)
+        }
+    }
+
+    /// Clones that the host has room for now: places, and available memory.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        let (view, (limit, needed_mib)) = (self.view.borrow().clone(), self.bounds);
+        let held = registry::held(view.clones.iter().map(|clone| &clone.state));
+        ticket::grant(u32::MAX, Room { limit, held, available_mib: Host::available_mib(), needed_mib })
+            .unwrap_or(0)
     }
 
     /// The numbered view, to look at or to wait for.
@@ -367,7 +411,7 @@ impl Engine {
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Command(command(reply))).map_err(|_| EngineError::Stopped)?;
+        self.line.say(command(reply))?;
         answer.await.map_err(|_| EngineError::Stopped)
     }
 }

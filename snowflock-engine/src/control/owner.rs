@@ -6,7 +6,7 @@
 //! VM, start of a shell) runs on a worker thread that takes the VM along and
 //! brings it back in an event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -36,12 +36,15 @@ mod history;
 mod shells;
 mod workers;
 
+use endings::Left;
 use history::History;
 
 /// Niceness of a clone from the start of its birth until it answers.
 const NICENESS_UNBORN: i32 = -10;
 
 type Reply<T> = oneshot::Sender<T>;
+/// Comes when a VM has left nothing behind.
+pub(super) type Ended = oneshot::Receiver<()>;
 type Fallible<T> = Result<T, EngineError>;
 
 /// What is asked of the owner.
@@ -52,9 +55,9 @@ pub(super) enum Command {
     CreateClones(TicketId, CheckpointId, Reply<Fallible<Created>>),
     Ready(CloneId, Duration),
     Retire(CloneId),
-    UseIds(Vec<Range<u32>>, u32),
+    UseIds(Vec<Range<u32>>, u32, Reply<()>),
     Exit(CloneId, Reply<()>),
-    Kill(TicketId, Reply<Fallible<Vec<CloneId>>>),
+    Kill(TicketId, Reply<Fallible<Vec<Ended>>>),
     ShutDown(Reply<Fallible<()>>),
 }
 
@@ -66,7 +69,8 @@ pub(super) enum Event {
     Checkpointed(Box<Guest>, Box<Fallible<Checkpoint>>, Reply<Fallible<CheckpointId>>),
     Progress(CloneId, Progress),
     Born(CloneId, Box<Fallible<Born>>),
-    WorkingSet(Vec<PageIndex>),
+    /// What clones of a checkpoint touched until the first of them was ready.
+    Recorded(Vec<PageIndex>),
     VmEnded(CloneId),
     Departed(CloneId),
 }
@@ -85,6 +89,8 @@ struct Record {
     guest: Option<Guest>,
     /// It is to be ended as soon as a worker brings it back.
     doomed: bool,
+    /// A worker ends it, or clears away what is left of it.
+    departing: bool,
     waiting_for_end: Vec<Reply<()>>,
 }
 
@@ -126,10 +132,13 @@ pub(super) struct Owner {
     history: History,
     /// Pages that the first clone touched until it was ready, in order.
     working_set: Option<Vec<PageIndex>>,
+    /// Checkpoints whose memtaps do not record any more what is touched.
+    recorded: BTreeSet<CheckpointId>,
     number: u64,
     answers: Vec<Box<dyn FnOnce() + Send>>,
-    /// Workers under way; each ends with one event.
+    /// Workers under way; each ends with one event. And those among them that end a VM.
     workers: usize,
+    ending: usize,
 }
 
 impl Owner {
@@ -163,9 +172,11 @@ impl Owner {
             creations: Vec::new(),
             history: History::default(),
             working_set: None,
+            recorded: BTreeSet::new(),
             number: 0,
             answers: Vec::new(),
             workers: 0,
+            ending: 0,
         }
     }
 
@@ -205,7 +216,7 @@ impl Owner {
     }
 
     fn apply(&mut self, event: Event) {
-        self.workers -= usize::from(event.ends_worker());
+        self.count_out(&event);
         match event {
             Event::Command(command) => self.obey(command),
             Event::Booted(result, reply) => self.booted(*result, reply),
@@ -213,7 +224,7 @@ impl Owner {
             Event::Checkpointed(guest, result, reply) => self.checkpointed(*guest, *result, reply),
             Event::Progress(id, progress) => self.progressed(id, progress),
             Event::Born(id, result) => self.born(id, *result),
-            Event::WorkingSet(pages) => self.working_set = Some(pages),
+            Event::Recorded(pages) => drop(self.working_set.get_or_insert(pages)),
             Event::VmEnded(id) => self.vm_ended(id),
             Event::Departed(id) => self.departed(id),
         }
@@ -230,9 +241,9 @@ impl Owner {
             Command::CreateClones(ticket, checkpoint, reply) => self.create_clones(ticket, checkpoint, reply),
             Command::Ready(id, first_response) => self.ready(id, first_response),
             Command::Retire(id) => self.step(id, LifeState::Retiring),
-            Command::UseIds(ids, shells) => {
-                self.registry.use_ids(ids);
-                self.shells_wanted = shells;
+            Command::UseIds(ids, shells, reply) => {
+                self.use_ids(ids, shells);
+                self.answer(reply, ());
             }
             Command::Exit(id, reply) => self.exit(id, reply),
             Command::Kill(ticket, reply) => {
@@ -325,6 +336,9 @@ impl Owner {
             let id = checkpoint.id;
             self.history.paused(checkpoint.pause);
             self.checkpoints.insert(id, Arc::new(checkpoint));
+            if self.working_set.is_some() {
+                self.end_record(id);
+            }
             id
         });
         self.answer(reply, answer);
@@ -407,7 +421,7 @@ impl Owner {
                 tracing::warn!(vm = %id, %why, "a clone was not born");
                 self.tell_creation(id, Err(why.clone()));
                 self.step(id, LifeState::Failed(why));
-                self.depart(id, None);
+                self.depart(id, Left::Nothing);
             }
         }
     }
@@ -434,11 +448,16 @@ impl Owner {
             set_niceness(guest.vm.process(), 0);
         }
         self.history.answered(id, first_response);
-        let from = record.view.checkpoint.and_then(|id| self.checkpoints.get(&id));
-        if let (None, Some(checkpoint)) = (&self.working_set, from) {
-            self.working_set = Some(Vec::new());
-            let memtap = Arc::clone(&checkpoint.memtap);
-            self.work("record", move |_| Event::WorkingSet(memtap.take_record().unwrap_or_default()));
+        if let Some(checkpoint) = record.view.checkpoint {
+            self.end_record(checkpoint);
+        }
+    }
+
+    /// What is touched after the first of a checkpoint's clones is ready is no working set.
+    fn end_record(&mut self, checkpoint: CheckpointId) {
+        let Some(memtap) = self.checkpoints.get(&checkpoint).map(|c| Arc::clone(&c.memtap)) else { return };
+        if self.recorded.insert(checkpoint) {
+            self.work("record", move |_| Event::Recorded(memtap.take_record().unwrap_or_default()));
         }
     }
 
@@ -461,7 +480,7 @@ impl Owner {
         let alive = guest.vm.process().is_alive();
         let Some(record) = self.vms.get_mut(&id) else { return };
         if record.doomed {
-            return self.depart(id, Some(guest));
+            return self.depart(id, Left::Guest(Box::new(guest)));
         }
         record.guest = Some(guest);
         if !alive {
@@ -498,7 +517,8 @@ impl Owner {
             pid: None,
             memory: None,
         };
-        let record = Record { view, guest: None, doomed: false, waiting_for_end: Vec::new() };
+        let record =
+            Record { view, guest: None, doomed: false, departing: false, waiting_for_end: Vec::new() };
         self.vms.insert(id, record);
     }
 
@@ -534,13 +554,18 @@ impl Owner {
         }
     }
 
+    /// A worker has ended, if this is what it ends with.
+    fn count_out(&mut self, event: &Event) {
+        self.workers -= usize::from(event.ends_worker());
+        self.ending -= usize::from(matches!(event, Event::Departed(_)));
+    }
+
     /// Runs something slow on a thread of its own; its event comes back to the inbox.
-    fn work(&mut self, name: &str, job: impl FnOnce(&Host) -> Event + Send + 'static) {
+    fn work(&mut self, name: &str, job: impl FnOnce(&Host) -> Event + Send + 'static) -> bool {
         let (host, tell) = (Arc::clone(&self.host), self.outbox.clone());
         let run = move || drop(tell.send(job(&host)));
-        match std::thread::Builder::new().name(name.into()).spawn(run) {
-            Ok(_) => self.workers += 1,
-            Err(error) => tracing::error!(%error, name, "no thread for a worker"),
-        }
+        let started = std::thread::Builder::new().name(name.into()).spawn(run);
+        self.workers += usize::from(started.is_ok());
+        started.inspect_err(|error| tracing::error!(%error, name, "no thread for a worker")).is_ok()
     }
 }

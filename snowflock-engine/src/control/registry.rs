@@ -55,9 +55,14 @@ impl Registry {
 
     /// A promised clone is not made after all: its shell may serve another.
     pub(super) fn give_back(&mut self, id: CloneId) {
-        if self.promised.remove(&id) {
+        if self.promised.remove(&id) && self.is_ours(id) {
             self.idle.push_back(id);
         }
+    }
+
+    /// Whether a shell with this ID may wait for a ticket that is still to come.
+    pub(super) fn is_ours(&self, id: CloneId) -> bool {
+        self.leased.as_ref().is_none_or(|leased| leased.iter().any(|range| range.contains(&id.0)))
     }
 
     /// Orders shells until so many wait or are coming.
@@ -70,8 +75,16 @@ impl Registry {
     }
 
     /// From now on only these IDs are used for further clones, those that were used before never again.
-    pub(super) fn use_ids(&mut self, ids: Vec<Range<u32>>) {
+    /// Returns shells that wait with others: nobody may be promised them, and they are to be ended.
+    pub(super) fn use_ids(&mut self, ids: Vec<Range<u32>>) -> Vec<CloneId> {
         self.leased = Some(ids);
+        let promised: BTreeSet<CloneId> = self.open.values().flatten().copied().collect();
+        let idle = std::mem::take(&mut self.idle);
+        let (kept, orphans): (VecDeque<_>, VecDeque<_>) = idle.into_iter().partition(|id| self.is_ours(*id));
+        self.idle = kept;
+        let ordered = std::mem::take(&mut self.to_start);
+        self.to_start = ordered.into_iter().filter(|id| promised.contains(id) || self.is_ours(*id)).collect();
+        orphans.into()
     }
 
     /// IDs that are left; `None` for any number.
@@ -90,7 +103,7 @@ impl Registry {
         self.to_start.retain(|other| *other != id);
         if well && is_promised {
             self.promised.insert(id);
-        } else if well {
+        } else if well && self.is_ours(id) {
             self.idle.push_back(id);
         }
     }
@@ -122,7 +135,7 @@ impl Registry {
         let next = self.last_clone + 1;
         let within = |range: &Range<u32>| Some(range.start.max(next)).filter(|id| *id < range.end);
         self.last_clone = match &self.leased {
-            None => next,
+            None => Some(next).filter(|id| *id <= CloneId::LAST.0)?,
             Some(leased) => leased.iter().find_map(within)?,
         };
         let id = CloneId(self.last_clone);
@@ -215,6 +228,31 @@ mod tests {
         assert_eq!(registry.request(1, ROOM), Err(Refusal::NoIds));
         registry.use_ids(vec![5..7, 20..21, 40..50]);
         assert_eq!(registry.request(1, ROOM).unwrap().clones, [CloneId(40)]);
+    }
+
+    #[test]
+    fn shells_with_ids_of_a_former_record_serve_nobody() {
+        let mut registry = Registry::default();
+        assert!(registry.use_ids(vec![1..2, 2..4]).is_empty());
+        registry.keep_waiting(2);
+        registry.started(CloneId(1), true, false);
+        let ticket = registry.request(1, ROOM).unwrap();
+        registry.started(CloneId(2), true, false);
+        registry.keep_waiting(2);
+        assert_eq!(registry.next_to_start(), Some(CloneId(3)));
+        assert_eq!(registry.use_ids(vec![10..15, 15..20]), [CloneId(2)]);
+        // The one that is starting comes too late.
+        registry.started(CloneId(3), true, false);
+        assert!(!registry.is_ours(CloneId(3)));
+        registry.give_back(ticket.clones[0]);
+        assert_eq!(registry.request(1, ROOM).unwrap().clones, [CloneId(10)]);
+    }
+
+    #[test]
+    fn an_engine_alone_stops_before_the_gateways_address() {
+        let mut registry = Registry { last_clone: CloneId::LAST.0 - 1, ..Registry::default() };
+        assert_eq!(registry.request(2, ROOM).unwrap().clones, [CloneId::LAST]);
+        assert_eq!(registry.request(1, ROOM), Err(Refusal::NoIds));
     }
 
     #[test]

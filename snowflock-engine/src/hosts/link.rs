@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,6 +25,9 @@ use super::message::{MessageError, decode, encode, encode_refusal};
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// One message must have gone out by then.
 pub const SEND_LIMIT: Duration = Duration::from_secs(5);
+/// After so long without a word the system asks whether the other end is still there; unanswered, the
+/// connection ends after twice as long.
+const QUIET: Duration = Duration::from_secs(15);
 /// Who was refused gets this long to read why.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -205,6 +209,13 @@ impl Sender {
     }
 }
 
+/// A host that has lost its power says nothing, ever: a user that waits for an answer to come must notice.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    let asks = TcpKeepalive::new().with_time(QUIET).with_interval(QUIET / 3).with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&asks)?;
+    stream.set_nodelay(true)
+}
+
 /// Connects to SFMD.
 ///
 /// # Errors
@@ -215,7 +226,7 @@ pub async fn connect(to: SocketAddr, config: Arc<ClientConfig>) -> Result<Link, 
     let name = name.map_err(|error| LinkError::lost(&peer, error))?;
     let shake = async {
         let stream = TcpStream::connect(to).await?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         TlsConnector::from(config).connect(name, stream).await
     };
     let slow = || LinkError::Slow { what: "the handshake", peer: peer.clone(), limit: HANDSHAKE_LIMIT };
@@ -248,7 +259,7 @@ type Accepted = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Without the wait after a failure, the other end might see a reset instead of our reason.
 async fn shake(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Accepted> {
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     match start.into_stream(config).into_fallible().await {
         Ok(stream) => Ok(stream),

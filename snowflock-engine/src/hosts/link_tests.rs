@@ -174,3 +174,13 @@ async fn a_message_with_an_unknown_field_is_none_and_one_cut_short_is_a_lost_con
     let error = here.receiver.receive::<Request>().await.unwrap_err();
     assert!(error.is_passing(), "{error}");
 }
+
+#[tokio::test]
+async fn an_end_that_has_vanished_without_a_word_is_noticed_in_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    prepare(&stream).unwrap();
+    let socket = SockRef::from(&stream);
+    assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+    assert_eq!((socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_retries().unwrap()), (QUIET, 3));
+}

@@ -247,7 +247,8 @@ impl Pager {
             Origin::Local(_) => None,
             Origin::Remote(pages) => Some(pages.stats()),
         };
-        PagerStats { fetcher, ..self.counters.stats(self.image().count()) }
+        let recording = self.recording.load(Ordering::Relaxed);
+        PagerStats { fetcher, recording, ..self.counters.stats(self.image().count()) }
     }
 
     fn note(&self, page: PageIndex) {

@@ -156,6 +156,8 @@ pub struct PagerStats {
     pub shared: u64,
     /// Pages in the image.
     pub present: u32,
+    /// The order of first touches is being recorded.
+    pub recording: bool,
     /// Median service time of a fault in the process, microseconds, rounded up.
     pub service_p50_us: Option<u64>,
     /// The same, 99th percentile.

@@ -63,7 +63,12 @@ impl Server {
                 if recount {
                     view.image.recount()?;
                 }
-                self.pager = Some(Arc::new(Pager::new(view)));
+                let pager = Pager::new(view);
+                if recount {
+                    // A successor: what clones touched first, it has not seen.
+                    pager.take_record();
+                }
+                self.pager = Some(Arc::new(pager));
             }
             Request::OpenRemote { from, recount } => {
                 let image = Image::open(next(&mut fds)?.into(), next(&mut fds)?.into())?;

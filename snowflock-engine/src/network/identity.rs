@@ -19,6 +19,8 @@ pub struct CloneId(pub u32);
 impl CloneId {
     /// The parent's.
     pub const PARENT: Self = Self(0);
+    /// The last one: it is three bytes of a hardware address, and the one after it is the gateway's.
+    pub const LAST: Self = Self((1 << 24) - 2);
 }
 
 impl fmt::Display for CloneId {
@@ -165,6 +167,12 @@ mod tests {
             let error = given.parse::<AddressBlock>().unwrap_err().to_string();
             assert!(error.contains(why) && error.contains(given), "{error}");
         }
+    }
+
+    #[test]
+    fn no_clone_has_the_address_of_the_gateway() {
+        assert_ne!(mac_address("shop", CloneId::LAST), gateway_mac("shop"));
+        assert_eq!(mac_address("shop", CloneId(CloneId::LAST.0 + 1)), gateway_mac("shop"));
     }
 
     #[test]

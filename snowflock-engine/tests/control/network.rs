@@ -12,6 +12,7 @@ const TAPS: u32 = 12;
 fn the_gateway_keeps_its_hardware_address_when_taps_come_and_go() {
     let name = format!("n-gateway-{}", std::process::id());
     let network = Network::create(&name, "10.63.9.0/24".parse().unwrap()).unwrap();
+    let _broom = Broom(name.clone());
     let mut ports = Vec::new();
     for id in 1..=TAPS {
         ports.push(network.add_port(CloneId(id)).unwrap());
@@ -19,8 +20,16 @@ fn the_gateway_keeps_its_hardware_address_when_taps_come_and_go() {
     }
     drop(ports.drain(..6));
     assert_eq!(address_of_bridge(network.namespace()), gateway_mac(&name).to_string());
-    drop(ports);
-    Network::remove(&name).unwrap();
+}
+
+/// Removes the network, whatever comes of the test.
+struct Broom(String);
+
+impl Drop for Broom {
+    fn drop(&mut self) {
+        let removed = Network::remove(&self.0);
+        assert!(std::thread::panicking() || removed.is_ok(), "{removed:?}");
+    }
 }
 
 fn address_of_bridge(namespace: &str) -> String {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use snowflock_engine::control::{Engine, EngineSpec, LifeState, Programs, Ticket, TicketAnswer, View};
 use snowflock_engine::descriptor::Driver;
-use snowflock_engine::hypervisor::plain::{HOOKS_FILE, Plain, no_image};
+use snowflock_engine::hypervisor::plain::{HOOKS_FILE, HOOKS_HELD_FILE, Plain, no_image};
 use snowflock_engine::hypervisor::qemu::{Accelerator, Choice, Wish};
 use snowflock_engine::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine, Place, Shell, Vm};
 use snowflock_engine::network::identity::CloneId;
-use snowflock_engine::sys::process::owned_by;
+use snowflock_engine::sys::process::{ProcessIdentity, owned_by};
 
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// An engine with a running parent.
 pub(crate) struct Stage {
@@ -71,6 +71,11 @@ impl Hypervisor for Gated {
 impl Stage {
     /// With a parent, and so many shells ordered, none of which has leave to start.
     pub(crate) async fn set(word: &str, shells: u32) -> Self {
+        Self::set_with(word, shells, 1).await
+    }
+
+    /// The same where a clone is reckoned with so much memory, MiB.
+    pub(crate) async fn set_with(word: &str, shells: u32, clone_mib: u64) -> Self {
         static STAGES: AtomicU32 = AtomicU32::new(0);
         let (process, stage) = (std::process::id(), STAGES.fetch_add(1, Ordering::Relaxed));
         let name = format!("c-{word}-{process}-{stage}");
@@ -85,7 +90,7 @@ impl Stage {
             accelerator: Wish::Tcg,
             shells,
             max_clones: 8,
-            clone_mib: 1,
+            clone_mib,
             state_folder: folder.clone(),
             boot_limit: LONG,
             identity_limit: LONG,
@@ -143,21 +148,44 @@ impl Stage {
         assert!(tokio::time::timeout(LONG, cleared).await.is_ok(), "the folder of {id} is left");
     }
 
-    /// Kills the process of the VM with this ID.
-    pub(crate) fn kill(&self, id: CloneId) {
+    /// The process of the VM with this ID.
+    pub(crate) fn process_of(&self, id: CloneId) -> Option<ProcessIdentity> {
         let folder = self.folder.join(id.to_string()).display().to_string();
         let runs = |pid: u32| {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words.split(|byte| *byte == 0).any(|word| word == folder.as_bytes())
         };
-        let process = owned_by(&self.folder).into_iter().find(|process| runs(process.pid));
-        assert!(process.unwrap().kill(LONG));
+        owned_by(&self.folder).into_iter().find(|process| runs(process.pid))
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&self, id: CloneId) {
+        assert!(self.process_of(id).unwrap().kill(LONG));
     }
 
     /// The hooks that were run so far.
     pub(crate) fn hooks(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.join(HOOKS_FILE)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Makes all hooks wait, or lets them go on.
+    pub(crate) fn hold_hooks(&self, held: bool) {
+        let sign = self.folder.join(HOOKS_HELD_FILE);
+        if held { std::fs::write(sign, "").unwrap() } else { std::fs::remove_file(sign).unwrap() }
+    }
+
+    /// Lets go of the engine without a word; nothing may be left in the end.
+    pub(crate) async fn abandon(self) {
+        let Self { engine, folder, let_start, _broom } = self;
+        drop((engine, let_start, _broom));
+        let gone = async {
+            while folder.exists() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, gone).await.is_ok(), "the state folder is left");
+        assert!(owned_by(&folder).is_empty(), "processes are left");
     }
 
     /// Ends the engine; nothing may be left.

@@ -57,7 +57,7 @@ impl Cluster {
 
     pub(crate) fn start_sfmd(&mut self) {
         let (listen, state) = (self.address, self.path("sfmd"));
-        let text = format!("listen: {listen}\nstate_dir: {}\nlease_seconds: 2\n", state.display());
+        let text = format!("listen: {listen}\nstate_dir: {}\nlease_seconds: 10\n", state.display());
         std::fs::write(self.path("sfmd.yaml"), text + &self.certificates("sfmd")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sfmd"));
         self.sfmd = Some(self.spawn(command.arg("--config").arg(self.path("sfmd.yaml")), "sfmd"));

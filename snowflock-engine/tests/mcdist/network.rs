@@ -19,6 +19,7 @@ impl Network {
     /// So many hosts, on links with this MTU.
     pub(crate) fn new(hosts: u8, mtu: u32) -> Self {
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        // Whatever fails from here on: what was made is removed.
         let network = Self { name: format!("mcd{}n{number}", std::process::id()), hosts };
         let switch = network.switch();
         run(&["ip", "netns", "add", &switch]);
@@ -103,10 +104,12 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for host in 0..self.hosts {
-            run(&["ip", "netns", "del", &self.host(host)]);
+        let all = (0..self.hosts).map(|host| self.host(host)).chain([self.switch()]);
+        for name in all.filter(|name| Path::new("/run/netns").join(name).exists()) {
+            let removed = Command::new("ip").args(["netns", "del", &name]).status();
+            let is_gone = removed.is_ok_and(|status| status.success());
+            assert!(std::thread::panicking() || is_gone, "the namespace {name} is left");
         }
-        run(&["ip", "netns", "del", &self.switch()]);
     }
 }
 

@@ -1,7 +1,10 @@
 //! How VMs, checkpoints and the engine itself end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::super::EngineError;
 use super::super::birth::Guest;
@@ -9,7 +12,8 @@ use super::super::checkpoint::Checkpoint;
 use super::super::ledger::Ledger;
 use super::super::lifecycle::LifeState;
 use super::super::ticket::TicketId;
-use super::{Event, Fallible, Owner, Reply, workers};
+use super::{Ended, Event, Fallible, Owner, Reply, workers};
+use crate::hypervisor::Shell;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::CloneId;
 use crate::wire::HookEvent;
@@ -19,30 +23,70 @@ const REMEMBERED: usize = 64;
 /// Workers end within this once their VMs are gone.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(15);
 
+/// What a worker has to end of a VM, beside its files and its port.
+pub(super) enum Left {
+    /// Its process is gone.
+    Nothing,
+    Shell(Box<dyn Shell>),
+    Guest(Box<Guest>),
+}
+
 impl Owner {
     pub(super) fn exit(&mut self, id: CloneId, reply: Reply<()>) {
-        match self.vms.get_mut(&id) {
-            Some(record) if record.view.state.is_alive() => record.waiting_for_end.push(reply),
-            _ => {
-                self.answer(reply, ());
-                return;
+        let Some(record) = self.vms.get_mut(&id) else { return self.answer(reply, ()) };
+        match (record.view.state.is_alive(), record.departing) {
+            // It has failed before, or ended; what is left of it is being cleared away.
+            (false, true) => record.waiting_for_end.push(reply),
+            (false, false) => self.answer(reply, ()),
+            (true, _) => {
+                record.waiting_for_end.push(reply);
+                self.step(id, LifeState::Retiring);
+                self.end(id);
             }
         }
-        self.step(id, LifeState::Retiring);
-        self.end(id);
     }
 
-    pub(super) fn kill(&mut self, ticket: TicketId) -> Fallible<Vec<CloneId>> {
+    /// Ends all that there is of a ticket, at once; each of the answers comes with the end of one clone.
+    pub(super) fn kill(&mut self, ticket: TicketId) -> Fallible<Vec<Ended>> {
         let unused = self.registry.redeem(ticket);
         for id in unused.iter().flatten() {
-            self.registry.give_back(*id);
-            self.vms.remove(id);
+            // One that is ended by itself already has its own way out.
+            if !self.vms.get(id).is_some_and(|record| record.doomed || record.departing) {
+                self.give_back(*id);
+            }
         }
-        let clones: Vec<_> = self.vms.values().filter(|r| r.view.ticket == Some(ticket)).collect();
+        let of_ticket = self.vms.values().filter(|r| r.view.ticket == Some(ticket));
+        let clones: Vec<CloneId> = of_ticket.map(|r| r.view.id).collect();
         if unused.is_none() && clones.is_empty() {
             return Err(EngineError::NoTicket(ticket));
         }
-        Ok(clones.iter().filter(|r| r.view.state.is_alive()).map(|r| r.view.id).collect())
+        let ends = clones.into_iter().map(|id| {
+            let (reply, ended) = oneshot::channel();
+            self.exit(id, reply);
+            ended
+        });
+        Ok(ends.collect())
+    }
+
+    /// A promised clone is not made: its shell serves another, unless nobody may have its ID any more.
+    fn give_back(&mut self, id: CloneId) {
+        self.registry.give_back(id);
+        self.vms.remove(&id);
+        if !self.registry.is_ours(id)
+            && let Some(shell) = self.shells.remove(&id)
+        {
+            self.depart(id, Left::Shell(shell));
+        }
+    }
+
+    /// Other clone IDs than before, and so many shells.
+    pub(super) fn use_ids(&mut self, ids: Vec<Range<u32>>, shells: u32) {
+        self.shells_wanted = shells;
+        for id in self.registry.use_ids(ids) {
+            if let Some(shell) = self.shells.remove(&id) {
+                self.depart(id, Left::Shell(shell));
+            }
+        }
     }
 
     /// Ends a VM now, or when the worker that has it brings it back.
@@ -51,18 +95,24 @@ impl Owner {
         if was_wanted {
             self.tell_creation(id, Err("ended before it was born".into()));
         }
-        if self.registry.forget(id, self.starting) || self.shells.remove(&id).is_some() {
-            return self.depart(id, None);
+        if self.registry.forget(id, self.starting) {
+            return self.depart(id, Left::Nothing);
+        }
+        if let Some(shell) = self.shells.remove(&id) {
+            return self.depart(id, Left::Shell(shell));
         }
         let Some(record) = self.vms.get_mut(&id) else { return };
         record.doomed = true;
         if let Some(guest) = record.guest.take() {
-            self.depart(id, Some(guest));
+            self.depart(id, Left::Guest(Box::new(guest)));
         }
     }
 
     /// Ends a VM on a worker and removes what it has left on this host.
-    pub(super) fn depart(&mut self, id: CloneId, guest: Option<Guest>) {
+    pub(super) fn depart(&mut self, id: CloneId, left: Left) {
+        if let Some(record) = self.vms.get_mut(&id) {
+            record.departing = true;
+        }
         let from = self.vms.get(&id).and_then(|r| r.view.checkpoint);
         let server = match from.and_then(|from| self.checkpoints.get(&from)) {
             Some(checkpoint) => Some(Arc::clone(&checkpoint.memtap)),
@@ -71,20 +121,26 @@ impl Owner {
         let own: Vec<_> = self.checkpoints.values().filter(|c| c.of == id).map(Arc::clone).collect();
         let asked = self.vms.get(&id).is_some_and(|r| r.view.state == LifeState::Retiring);
         let hook_limit = asked.then_some(self.hook_limit);
-        self.work("end", move |host| {
-            workers::end(host, id, guest, hook_limit, server, &own);
+        let started = self.work("end", move |host| {
+            workers::end(host, id, left, hook_limit, server, &own);
             Event::Departed(id)
         });
+        match started {
+            true => self.ending += 1,
+            false => self.departed(id),
+        }
     }
 
     pub(super) fn departed(&mut self, id: CloneId) {
         self.step(id, LifeState::Gone);
         let Some(record) = self.vms.get_mut(&id) else { return };
         record.view.memory = None;
+        record.departing = false;
         for reply in std::mem::take(&mut record.waiting_for_end) {
             self.answer(reply, ());
         }
-        let dead = self.vms.iter().filter(|(_, r)| !r.view.state.is_alive()).map(|(id, _)| *id);
+        let dead = self.vms.iter().filter(|(_, r)| !r.view.state.is_alive() && !r.departing);
+        let dead = dead.map(|(id, _)| *id);
         let dead: Vec<_> = dead.collect();
         for id in dead.iter().take(dead.len().saturating_sub(REMEMBERED)) {
             self.vms.remove(id);
@@ -139,15 +195,32 @@ impl Owner {
         let guests: Vec<_> = clones.filter_map(|(_, record)| record.guest.as_mut()).collect();
         std::thread::scope(|scope| {
             for guest in guests {
-                scope.spawn(|| guest.run_hooks(HookEvent::BeforeExit, limit));
+                let run = || guest.run_hooks(HookEvent::BeforeExit, limit);
+                if let Err(error) =
+                    std::thread::Builder::new().name("farewell".into()).spawn_scoped(scope, run)
+                {
+                    tracing::warn!(%error, "no thread for the hooks of a guest that ends");
+                }
             }
         });
+    }
+
+    /// Ends that are under way have begun before: their hooks get the time that all get.
+    fn await_endings(&mut self, until: Instant) {
+        while self.ending > 0 && Instant::now() < until {
+            match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(event) => self.count_out(&event),
+                Err(_) => return,
+            }
+        }
     }
 
     /// Ends everything. Workers under way are awaited, so that none starts a process afterwards; their
     /// VMs are ended first, so that none waits for a guest.
     pub(super) fn shut_down(mut self, ledger: Ledger) -> Fallible<()> {
+        let hooks_end = Instant::now() + self.hook_limit;
         self.say_farewell();
+        self.await_endings(hooks_end);
         self.checkpoints
             .values()
             .map(|checkpoint| &checkpoint.memtap)
@@ -159,7 +232,7 @@ impl Owner {
         while self.workers > 0 && Instant::now() < until {
             ledger.end_processes()?;
             if let Ok(event) = self.inbox.recv_timeout(Duration::from_millis(20)) {
-                self.workers -= usize::from(event.ends_worker());
+                self.count_out(&event);
             }
         }
         self.checkpoints.clear();

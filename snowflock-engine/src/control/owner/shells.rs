@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::EngineError;
 use super::super::lifecycle::LifeState;
 use super::super::report;
+use super::endings::Left;
 use super::{Event, Owner, workers};
 use crate::hypervisor::Shell;
 use crate::network::identity::CloneId;
@@ -41,8 +42,10 @@ impl Owner {
             self.give_birth(shell, wanted);
         } else if self.vms.get(&id).is_some_and(|record| record.doomed) {
             self.registry.take(id);
-            drop(shell);
-            self.depart(id, None);
+            self.depart(id, Left::Shell(shell));
+        } else if !self.vms.contains_key(&id) && !self.registry.is_ours(id) {
+            // Its ID was taken away while it started.
+            self.depart(id, Left::Shell(shell));
         } else {
             self.shells.insert(id, shell);
         }
@@ -67,7 +70,6 @@ impl Owner {
         self.retry_at = Some(Instant::now() + RETRY);
         self.registry.take(id);
         self.step(id, LifeState::Failed("its shell has ended by itself".into()));
-        drop(shell);
-        self.depart(id, None);
+        self.depart(id, Left::Shell(shell));
     }
 }

@@ -8,6 +8,7 @@ use super::super::birth::{Guest, agent_of};
 use super::super::checkpoint::Checkpoint;
 use super::super::host::{Host, console_tail};
 use super::super::memory_server::MemoryServer;
+use super::endings::Left;
 use crate::hypervisor::Shell;
 use crate::network::identity::CloneId;
 use crate::wire::HookEvent;
@@ -58,17 +59,21 @@ pub(super) fn start_shell(host: &Host, id: CloneId) -> Result<Box<dyn Shell>, En
 pub(super) fn end(
     host: &Host,
     id: CloneId,
-    guest: Option<Guest>,
+    left: Left,
     hook_limit: Option<Duration>,
     server: Option<Arc<MemoryServer>>,
     own_checkpoints: &[Arc<Checkpoint>],
 ) {
-    if let Some(mut guest) = guest {
-        if let Some(limit) = hook_limit {
-            guest.run_hooks(HookEvent::BeforeExit, limit);
-        }
-        if id != CloneId::PARENT {
-            complete(id, own_checkpoints);
+    match left {
+        Left::Nothing => {}
+        Left::Shell(shell) => drop(shell),
+        Left::Guest(mut guest) => {
+            if let Some(limit) = hook_limit {
+                guest.run_hooks(HookEvent::BeforeExit, limit);
+            }
+            if id != CloneId::PARENT {
+                complete(id, own_checkpoints);
+            }
         }
     }
     if let Some(server) = server {

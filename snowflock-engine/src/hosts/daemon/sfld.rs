@@ -226,14 +226,9 @@ impl Sfld {
     /// What the Engine has now.
     fn shows(&self) -> HostState {
         let view = self.engine.view().borrow().clone();
-        let alive = view.clones.iter().filter(|clone| clone.state.is_alive()).count() as u32;
         let clones = view.clones.iter();
         HostState {
-            room: Room {
-                limit: self.max_clones,
-                free: self.max_clones.saturating_sub(alive),
-                ids: view.ids_left.unwrap_or(0),
-            },
+            room: Room { limit: self.max_clones, free: self.engine.free(), ids: view.ids_left.unwrap_or(0) },
             parent: view.parent.as_ref().map(|parent| parent.state.clone()),
             checkpoints: view.checkpoints.iter().map(|checkpoint| checkpoint.id).collect(),
             clones: clones
@@ -247,11 +242,17 @@ impl Sfld {
         let engine = self.engine.clone();
         let events = self.events.clone();
         match order {
+            Order::Advance(wish) => return advance(engine, &wish),
             Order::UseIds(ids) => {
                 let range = |ids: IdRange| ids.first..ids.first.saturating_add(ids.count);
-                return engine.use_ids(ids.into_iter().map(range).collect(), self.shells);
+                let used = engine.use_ids(ids.into_iter().map(range).collect(), self.shells);
+                tokio::spawn(async move {
+                    if used.await.is_ok() {
+                        let _ = events.send(Event::Done(Outcome::UsesIds)).await;
+                    }
+                });
+                return;
             }
-            Order::Advance(wish) => return advance(engine, &wish),
             _ => {}
         }
         tokio::spawn(async move {

@@ -234,7 +234,7 @@ impl Owner {
             })
             .collect();
         if !changes.is_empty() {
-            self.record.append(changes)?;
+            self.record.append(&changes, self.master.durable())?;
         }
         for output in outputs {
             match output {

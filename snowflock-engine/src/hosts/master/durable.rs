@@ -17,8 +17,6 @@ use crate::network::identity::CloneId;
 pub const ANSWERS_KEPT: usize = 4096;
 /// Clone IDs in one lease.
 pub const IDS_AT_ONCE: u32 = 256;
-/// The last clone ID: it takes three bytes of a MAC address.
-pub const LAST_CLONE_ID: u32 = (1 << 24) - 1;
 
 /// Names a request: who asks, and the request's own name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -199,7 +197,7 @@ impl Durable {
     /// Clone IDs that nobody has had; `None` if they are used up.
     #[must_use]
     pub fn next_ids(&self) -> Option<IdRange> {
-        let left = (LAST_CLONE_ID + 1).saturating_sub(self.next_clone);
+        let left = (CloneId::LAST.0 + 1).saturating_sub(self.next_clone);
         let count = left.min(IDS_AT_ONCE);
         (count > 0).then_some(IdRange { first: self.next_clone, count })
     }

@@ -10,7 +10,7 @@ use crate::hosts::message::{Hello, Report, ToHost, Welcome};
 use crate::network::identity::CloneId;
 
 /// A host with fewer unused clone IDs than this gets more.
-const FEW_IDS: u32 = 64;
+pub(in crate::hosts) const FEW_IDS: u32 = 64;
 
 impl Master {
     pub(super) fn hello(&mut self, now: Duration, connection: ConnectionId, host: &Name, hello: &Hello) {
@@ -18,6 +18,15 @@ impl Master {
             // One that was overtaken by a later one on another connection.
             if line.instance == hello.instance && line.session >= hello.session {
                 return;
+            }
+            // Its line would have ended with it: they would give each other's clones up in turns.
+            if line.instance != hello.instance && line.connection != connection {
+                tracing::warn!(
+                    %host,
+                    "another sfld has the certificate of a host that is connected; it is not admitted before \
+                     that one has gone: stop one of them, or make a certificate for it"
+                );
+                return self.outputs.push_back(Output::HangUp(connection));
             }
             let old = line.connection;
             self.lines.remove(host);
@@ -96,6 +105,18 @@ impl Master {
             }
         }
         moves.into_iter().for_each(|change| self.change(change));
+    }
+
+    /// After a time in which SFMD itself did not run (its machine was suspended, or its disk hung) nobody's
+    /// silence means anything: what hosts have said meanwhile is still to be read.
+    pub(super) fn allow_for_standstill(&mut self, now: Duration) {
+        let stood_still = now.saturating_sub(self.handled);
+        self.handled = now;
+        if stood_still <= self.settings.lease / 2 {
+            return;
+        }
+        tracing::warn!(?stood_still, "sfmd stood still: all hosts have a whole lease again");
+        self.heard.values_mut().chain(self.asked.values_mut()).for_each(|at| *at = now);
     }
 
     /// Gives up hosts that have been silent for too long.

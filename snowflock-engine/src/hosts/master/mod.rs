@@ -21,14 +21,21 @@ pub mod placement;
 pub mod record;
 
 mod checkpoints;
-mod members;
+pub(in crate::hosts) mod members;
 mod requests;
 mod show;
 mod tickets;
 mod wishes;
 
+#[cfg(test)]
+mod tests;
+
 use durable::{Change, Durable, RequestKey};
 use requests::Waiter;
+
+/// While there is anything to wait for, it is woken at least so often: a longer silence means that SFMD
+/// itself did not run.
+const WAKES_PER_LEASE: u32 = 4;
 
 /// A connection, as its owner numbers them; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +117,8 @@ pub struct Master {
     waiters: Vec<Waiter>,
     view: View,
     outputs: VecDeque<Output>,
+    /// When something was last taken in.
+    handled: Duration,
 }
 
 impl Master {
@@ -126,6 +135,7 @@ impl Master {
             waiters: Vec::new(),
             view: View::default(),
             outputs: VecDeque::new(),
+            handled: now,
         };
         master.change(Change::Started);
         master.resume_jobs();
@@ -135,6 +145,7 @@ impl Master {
 
     /// Takes in what has happened.
     pub fn handle(&mut self, now: Duration, input: Input) {
+        self.allow_for_standstill(now);
         match input {
             Input::Host(connection, host, FromHost::Hello(hello)) => {
                 self.hello(now, connection, &host, &hello)
@@ -167,7 +178,8 @@ impl Master {
         let leases = members.filter_map(|(host, _)| Some(*self.heard.get(host)? + self.settings.lease));
         let answers = self.asked.values().map(|at| *at + self.settings.answer_limit);
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
-        leases.chain(answers).chain(waiters).min()
+        let due = leases.chain(answers).chain(waiters).min()?;
+        Some(due.min(self.handled + self.settings.lease / WAKES_PER_LEASE))
     }
 
     /// What is shown now.

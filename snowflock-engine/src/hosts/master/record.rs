@@ -1,13 +1,18 @@
 //! SFMD's record on disk: a file that only grows while SFMD runs.
 //!
 //! ```text
-//! file    "SFMDREC1"  entry  entry ...
-//! entry   length (u32 BE)  CRC-32 of the payload (u32 BE)  payload: JSON
+//! file    "SFMDREC2"  entry  entry ...
+//! entry   length (u32 BE, not 0)  CRC-32 of the payload (u32 BE)  payload: JSON
 //! ```
 //!
-//! The first entry is all that is remembered, each further one a change of it. At each start what was
-//! replayed is written as the first entry of a new file, which then replaces the old one. An entry that
-//! is cut off at the end of the file was never acted upon and is dropped; any other damage is an error.
+//! The first entry is all that is remembered, each further one a list of changes of it: those of one
+//! append, so that a crash loses all of them or none. At each start, and when the changes have become
+//! longer than what they change, all that is remembered is written as the first entry of a new file, which
+//! then replaces the old one.
+//!
+//! A crash may cut the last entry off, or leave zeros where it or its length should be: the file's length
+//! may reach the disk before the bytes do. Such an entry was never acted upon and is dropped. Any other
+//! damage is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -21,10 +26,12 @@ use serde::de::DeserializeOwned;
 use super::durable::{Change, Durable};
 use crate::hosts::ids::Unique;
 
-const MAGIC: &[u8; 8] = b"SFMDREC1";
+const MAGIC: &[u8; 8] = b"SFMDREC2";
 /// No entry is longer: all that is remembered, with 4,096 answers of the largest size.
 const LONGEST_ENTRY: usize = 256 << 20;
 const HEADER: usize = 8;
+/// Changes are not worth a new file before they are so long, bytes.
+const WORTH_COMPACTING: u64 = 1 << 20;
 
 /// Why the record cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +68,12 @@ pub enum RecordError {
 /// The record, open for appending. One SFMD has it at a time.
 #[derive(Debug)]
 pub struct RecordFile {
+    folder: PathBuf,
     path: PathBuf,
     file: File,
+    /// Bytes of the first entry, and of all others.
+    whole: u64,
+    changes: u64,
     _lock: Flock<File>,
 }
 
@@ -93,26 +104,42 @@ impl RecordFile {
             }
             Err(error) => return Err(system("open", &path)(error)),
         };
-        let file = write_anew(folder, &path, &durable).map_err(system("write", &path))?;
-        Ok((Self { path, file, _lock: lock }, durable))
+        let (file, whole) = write_anew(folder, &path, &durable).map_err(system("write", &path))?;
+        let folder = folder.to_owned();
+        Ok((Self { folder, path, file, whole, changes: 0, _lock: lock }, durable))
     }
 
-    /// Adds changes; they are on disk when this returns.
+    /// Adds changes, all or none of them if a crash comes; they are on disk when this returns. `after` is
+    /// what they make.
     ///
     /// # Errors
     /// The file cannot be written. Nothing that follows from the changes may be said then.
-    pub fn append<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), RecordError> {
-        let system = |source| RecordError::System { what: "write", path: self.path.clone(), source };
-        let mut bytes = Vec::new();
-        for change in changes {
-            bytes.extend(entry(change).map_err(system)?);
+    pub fn append(&mut self, changes: &[&Change], after: &Durable) -> Result<(), RecordError> {
+        self.add(changes, after).map_err(|source| RecordError::System {
+            what: "write",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn add(&mut self, changes: &[&Change], after: &Durable) -> io::Result<()> {
+        if self.changes > WORTH_COMPACTING.max(self.whole) {
+            (self.file, self.whole) = write_anew(&self.folder, &self.path, after)?;
+            self.changes = 0;
+            return Ok(());
         }
-        self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).map_err(system)
+        let bytes = entry(&changes)?;
+        self.changes += bytes.len() as u64;
+        self.file.write_all(&bytes)?;
+        self.file.sync_data()
     }
 }
 
 fn entry<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let payload = serde_json::to_vec(value)?;
+    if payload.len() > LONGEST_ENTRY {
+        return Err(io::Error::other(format!("an entry of {} bytes is too long", payload.len())));
+    }
     let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
     let mut bytes = Vec::with_capacity(HEADER + payload.len());
     bytes.extend(length.to_be_bytes());
@@ -121,23 +148,24 @@ fn entry<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a whole new file, and puts it into the place of the old one.
-fn write_anew(folder: &Path, path: &Path, durable: &Durable) -> io::Result<File> {
+/// Writes a whole new file, and puts it into the place of the old one. Returns its length, too.
+fn write_anew(folder: &Path, path: &Path, durable: &Durable) -> io::Result<(File, u64)> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    let whole = entry(durable)?;
     file.write_all(MAGIC)?;
-    file.write_all(&entry(durable)?)?;
+    file.write_all(&whole)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(folder)?.sync_all()?;
-    Ok(file)
+    Ok((file, whole.len() as u64))
 }
 
 /// What the bytes of a record say.
 fn replay(path: &Path, bytes: &[u8]) -> Result<Durable, RecordError> {
     let damaged = |offset, why: String| RecordError::Damaged { path: path.to_owned(), offset, why };
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
-        return Err(damaged(0, "it does not begin with SFMDREC1".into()));
+        return Err(damaged(0, "it does not begin with SFMDREC2".into()));
     };
     let mut durable = None;
     while !rest.is_empty() {
@@ -148,7 +176,10 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<Durable, RecordError> {
         };
         match &mut durable {
             None => durable = Some(read::<Durable>(payload).map_err(|why| damaged(offset, why))?),
-            Some(durable) => durable.apply(read::<Change>(payload).map_err(|why| damaged(offset, why))?),
+            Some(durable) => {
+                let changes = read::<Vec<Change>>(payload).map_err(|why| damaged(offset, why))?;
+                changes.into_iter().for_each(|change| durable.apply(change));
+            }
         }
         rest = behind;
     }
@@ -167,14 +198,16 @@ fn take_entry(bytes: &[u8]) -> Result<Option<Entry<'_>>, String> {
     let Some((header, behind)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
     let [a, b, c, d, sum @ ..] = *header;
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if length == 0 {
+        return Ok(None);
+    }
     if length > LONGEST_ENTRY {
         return Err(format!("an entry of {length} bytes"));
     }
     let Some((payload, rest)) = behind.split_at_checked(length) else { return Ok(None) };
     match crc32fast::hash(payload) == u32::from_be_bytes(sum) {
         true => Ok(Some((payload, rest))),
-        // The file's length may have reached the disk before the bytes did.
-        false if rest.is_empty() => Ok(None),
+        false if rest.iter().all(|byte| *byte == 0) => Ok(None),
         false => Err("the checksum of an entry is wrong".into()),
     }
 }
@@ -195,8 +228,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut record, mut durable) = RecordFile::open(folder.path()).unwrap();
         for number in 1..=3 {
-            record.append([&opened(number)]).unwrap();
             durable.apply(opened(number));
+            record.append(&[&opened(number)], &durable).unwrap();
         }
         (folder, durable)
     }
@@ -216,15 +249,62 @@ mod tests {
         let (folder, durable) = written();
         let path = folder.path().join("record");
         let whole = fs::read(&path).unwrap();
-        let last = entry(&opened(3)).unwrap().len();
+        let last = entry(&[opened(3)]).unwrap().len();
         let before = replay(&path, &whole[..whole.len() - last]).unwrap();
         assert_ne!(before, durable);
         for cut in 1..=last {
             assert_eq!(replay(&path, &whole[..whole.len() - cut]).unwrap(), before, "cut by {cut}");
         }
-        let mut unwritten = whole.clone();
-        unwritten[whole.len() - 3..].fill(0);
-        assert_eq!(replay(&path, &unwritten).unwrap(), before);
+    }
+
+    #[test]
+    fn zeros_where_the_last_entry_should_be_are_an_entry_that_was_not_written() {
+        let (folder, durable) = written();
+        let path = folder.path().join("record");
+        let whole = fs::read(&path).unwrap();
+        let last = entry(&[opened(3)]).unwrap().len();
+        let before = replay(&path, &whole[..whole.len() - last]).unwrap();
+        for unwritten in 1..=last {
+            let mut bytes = whole.clone();
+            bytes[whole.len() - unwritten..].fill(0);
+            assert_eq!(replay(&path, &bytes).unwrap(), before, "{unwritten} bytes");
+            bytes.extend([0; 5000]);
+            assert_eq!(replay(&path, &bytes).unwrap(), before, "{unwritten} bytes and more");
+        }
+        let longer = [&whole[..], &[0; 5000]].concat();
+        assert_eq!(replay(&path, &longer).unwrap(), durable);
+    }
+
+    #[test]
+    fn changes_of_one_append_are_lost_together_or_not_at_all() {
+        let (folder, mut durable) = written();
+        let path = folder.path().join("record");
+        let (mut record, before) = RecordFile::open(folder.path()).unwrap();
+        let start = fs::metadata(&path).unwrap().len() as usize;
+        [4, 5].into_iter().for_each(|number| durable.apply(opened(number)));
+        record.append(&[&opened(4), &opened(5)], &durable).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for length in start..whole.len() {
+            assert_eq!(replay(&path, &whole[..length]).unwrap(), before, "{length} bytes");
+        }
+        assert_eq!(replay(&path, &whole).unwrap(), durable);
+    }
+
+    #[test]
+    fn a_record_does_not_grow_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut record, mut durable) = RecordFile::open(folder.path()).unwrap();
+        let why = "x".repeat(40_000);
+        for _ in 0..100 {
+            // It changes nothing: there is no such ticket.
+            let killed = Change::Killed { ticket: TicketId(7), why: why.clone() };
+            durable.apply(killed.clone());
+            record.append(&[&killed], &durable).unwrap();
+            let length = fs::metadata(folder.path().join("record")).unwrap().len();
+            assert!(length < 2 * WORTH_COMPACTING, "{length} bytes");
+        }
+        drop(record);
+        assert_eq!(RecordFile::open(folder.path()).unwrap().1, durable);
     }
 
     #[test]

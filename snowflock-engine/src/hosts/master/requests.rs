@@ -7,6 +7,9 @@ use super::{ConnectionId, Master, Output};
 use crate::hosts::ids::{Name, TicketId};
 use crate::hosts::message::{Answer, Ask, CloneGoal, CloneWish, LONGEST_DEADLINE_MS, Reply, Request};
 
+/// Requests of one connection that have no answer yet; further ones are not begun.
+pub(super) const MOST_WAITING: usize = 64;
+
 /// A request that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Waiter {
@@ -21,6 +24,13 @@ impl Master {
     pub(super) fn request(&mut self, now: Duration, connection: ConnectionId, by: Name, request: Request) {
         let Request { id, deadline_ms, ask } = request;
         let key = RequestKey { by, id };
+        let waits = |waiter: &&Waiter| waiter.connection == connection && waiter.key != key;
+        if self.waiters.iter().filter(waits).count() >= MOST_WAITING {
+            let why =
+                format!("{MOST_WAITING} requests wait for their answers here; ask again after one came");
+            let reply = Reply { id, answer: Answer::Refused { why } };
+            return self.outputs.push_back(Output::Answer(connection, reply));
+        }
         if self.durable.answer_to(&key).is_none() {
             self.begin(now, &key, &ask);
         }

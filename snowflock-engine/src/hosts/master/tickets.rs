@@ -8,7 +8,7 @@ use super::placement::spread;
 use super::{Master, Output};
 use crate::control::LifeState;
 use crate::hosts::ids::{CheckpointId, Name, TicketId};
-use crate::hosts::message::{Made, ShareState};
+use crate::hosts::message::{CheckpointState, Made, ShareState};
 use crate::network::identity::CloneId;
 
 /// No ticket is for more: what is said of it must fit into a frame.
@@ -101,7 +101,8 @@ impl Master {
         let mut room = BTreeMap::new();
         for host in self.lines.keys() {
             let Some(report) = self.report_of(host) else { continue };
-            if !report.parent.as_ref().is_some_and(LifeState::has_identity) {
+            let has_parent = report.parent.as_ref().is_some_and(LifeState::has_identity);
+            if !has_parent && report.checkpoints.iter().all(|c| c.state != CheckpointState::Taken) {
                 continue;
             }
             let unreported = |id: &TicketId| report.tickets.iter().all(|share| share.ticket != *id);
@@ -133,7 +134,9 @@ impl Master {
     fn why_no_room(&self, room: &BTreeMap<Name, u32>) -> String {
         match (self.lines.len(), room.len()) {
             (0, _) => "no host is connected; start sfld on one".into(),
-            (hosts, 0) => format!("none of {hosts} hosts has a parent that runs, or a slot of the job"),
+            (hosts, 0) => {
+                format!("none of {hosts} hosts has a parent that runs, a checkpoint, or a slot of the job")
+            }
             (_, hosts) => format!("{hosts} hosts are full: end clones, or add hosts"),
         }
     }

@@ -63,7 +63,7 @@ impl FakeEngine {
         let outcome = match order {
             Order::UseIds(ids) => {
                 self.ids.clone_from(ids);
-                None
+                Some(Outcome::UsesIds)
             }
             Order::Ticket(ticket, wanted) => Some(Outcome::Ticket(*ticket, self.grant(random, *wanted))),
             Order::Checkpoint(checkpoint) => Some(Outcome::Checkpoint(*checkpoint, self.freeze(random))),

@@ -7,7 +7,8 @@ use super::engine::FakeEngine;
 use super::laws::Laws;
 use super::random::Random;
 use crate::hosts::ids::{Name, TicketId, Unique};
-use crate::hosts::master::durable::Durable;
+use crate::hosts::master::durable::{Change, Durable};
+use crate::hosts::master::members::FEW_IDS;
 use crate::hosts::master::{ConnectionId, Input, Master, Output, Settings};
 use crate::hosts::message::{FromHost, Reply, Request, ToHost};
 use crate::hosts::steward::{self, Order, Outcome, Steward};
@@ -30,6 +31,7 @@ enum Event {
     StartHost(usize),
     Cluster(Input),
     Heal(usize),
+    GoOn,
 }
 
 pub(super) struct Host {
@@ -39,6 +41,8 @@ pub(super) struct Host {
     instance: Unique,
     connection: Option<ConnectionId>,
     cut_off: bool,
+    /// Since when nothing keeps it from SFMD, but breaks of single connections.
+    pub(super) reachable: Duration,
 }
 
 pub(super) struct World {
@@ -59,6 +63,8 @@ pub(super) struct World {
     count: u64,
     /// When the last message on a connection arrives, in each direction.
     arrivals: BTreeMap<(ConnectionId, bool), Duration>,
+    /// What SFMD will find when it goes on, if it stands still.
+    unread: Option<VecDeque<Input>>,
 }
 
 impl World {
@@ -83,6 +89,7 @@ impl World {
             events: BTreeMap::new(),
             count: 0,
             arrivals: BTreeMap::new(),
+            unread: None,
         };
         for index in 0..hosts {
             let limit = 1 + world.random.below(6) as u32;
@@ -93,6 +100,7 @@ impl World {
                 instance: Unique::of(0),
                 connection: None,
                 cut_off: false,
+                reachable: Duration::ZERO,
             });
             world.start_host(index);
         }
@@ -112,7 +120,8 @@ impl World {
 
     /// Lets time pass up to the next thing that happens, at most until `until`.
     pub(super) fn step(&mut self, until: Duration) {
-        let master = self.master.as_ref().and_then(Master::poll_timeout);
+        let awake = self.master.as_ref().filter(|_| self.unread.is_none());
+        let master = awake.and_then(Master::poll_timeout);
         let hosts = self.hosts.iter().filter_map(|host| host.steward.as_ref()?.poll_timeout());
         let event = self.events.keys().next().map(|(when, _)| *when);
         let next = master.into_iter().chain(hosts).chain(event).min().unwrap_or(until);
@@ -168,7 +177,15 @@ impl World {
             Event::StartMaster => self.start_master(),
             Event::StartHost(host) => self.start_host(host),
             Event::Cluster(input) => self.tell_master(input),
-            Event::Heal(host) => self.hosts[host].cut_off = false,
+            Event::Heal(host) => {
+                self.hosts[host].cut_off = false;
+                self.hosts[host].reachable = self.now;
+            }
+            Event::GoOn => {
+                for input in self.unread.take().unwrap_or_default() {
+                    self.tell_master(input);
+                }
+            }
         }
     }
 
@@ -200,6 +217,7 @@ impl World {
 
     fn start_master(&mut self) {
         if self.master.is_none() {
+            self.hosts.iter_mut().for_each(|host| host.reachable = self.now);
             self.master = Some(Master::start(self.disk.clone(), self.settings, self.now));
             self.carry_out();
         }
@@ -210,6 +228,7 @@ impl World {
             self.count += 1;
             let instance = Unique::of(self.count);
             self.hosts[host].instance = instance;
+            self.hosts[host].reachable = self.now;
             self.hosts[host].steward = Some(Steward::new(instance));
             let shows = self.hosts[host].engine.shows();
             self.tell_host(host, steward::Input::Shows(shows));
@@ -218,6 +237,12 @@ impl World {
     }
 
     pub(super) fn tell_master(&mut self, input: Input) {
+        if let Some(unread) = &mut self.unread {
+            if !matches!(input, Input::Timeout) {
+                unread.push_back(input);
+            }
+            return;
+        }
         if let Some(master) = &mut self.master {
             master.handle(self.now, input);
             self.carry_out();
@@ -233,6 +258,11 @@ impl World {
             match output {
                 Output::Record(change) => {
                     self.laws.change(&change, &self.disk);
+                    match &change {
+                        Change::Lost { host } => self.must_be_out_of_reach(host),
+                        Change::Leased { host, .. } => self.must_run_short_of_ids(host),
+                        _ => {}
+                    }
                     self.disk.apply(change);
                 }
                 Output::ToHost(connection, message) => {
@@ -252,6 +282,21 @@ impl World {
                 Output::Retain(tickets) => self.jobs.retain(|ticket, _| tickets.contains(ticket)),
             }
         }
+    }
+
+    /// On an ordinary network nobody loses a host that could tell of itself for a whole lease.
+    fn must_be_out_of_reach(&self, name: &Name) {
+        let host = self.hosts.iter().find(|host| host.name == *name).unwrap();
+        let was_reachable =
+            !self.rough && !host.cut_off && host.steward.is_some() && host.reachable + LEASE < self.now;
+        assert!(!was_reachable, "{name} is given up, though nothing kept it from SFMD for a lease");
+    }
+
+    /// IDs are no secret and not few, but 2^24 are not many for a cluster that runs for years.
+    fn must_run_short_of_ids(&self, name: &Name) {
+        let host = self.hosts.iter().find(|host| host.name == *name).unwrap();
+        let left = host.engine.shows().room.ids;
+        assert!(left < FEW_IDS, "{name} has {left} clone IDs left, and is given more");
     }
 
     fn allocate(&mut self, ticket: TicketId, clones: u32) {
@@ -333,6 +378,10 @@ impl World {
             }
             14..17 => self.crash_host(host),
             17..20 => self.crash_master(),
+            65..68 if self.unread.is_none() && self.master.is_some() => {
+                self.unread = Some(VecDeque::new());
+                self.soon(3 * LEASE.as_millis() as u64, Event::GoOn);
+            }
             20..60 => {
                 self.hosts[host].engine.accident(&mut self.random);
                 let shows = self.hosts[host].engine.shows();
@@ -358,6 +407,7 @@ impl World {
     /// SFMD dies: all its connections end, and what was not on disk is forgotten.
     pub(super) fn crash_master(&mut self) {
         self.master = None;
+        self.unread = None;
         (0..self.hosts.len()).for_each(|host| self.break_connection(host));
         self.events.retain(|_, event| {
             !matches!(event, Event::ToMaster(..) | Event::UserToMaster(..) | Event::MasterSeesEnd(_))

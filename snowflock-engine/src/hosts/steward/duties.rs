@@ -69,6 +69,7 @@ impl Steward {
                 }
             }
             Outcome::Killed(ticket) => drop(self.tickets.remove(&ticket)),
+            Outcome::UsesIds => drop(self.ids_coming.pop_front()),
         }
     }
 
@@ -98,6 +99,8 @@ impl Steward {
         }
         let Some(wishes) = self.wishes.clone() else { return };
         if self.ids != wishes.ids {
+            let new = wishes.ids.iter().filter(|range| !self.ids.contains(range));
+            self.ids_coming.push_back(new.map(|range| range.count).sum());
             self.ids.clone_from(&wishes.ids);
             self.order(Order::UseIds(wishes.ids));
         }

@@ -69,6 +69,8 @@ pub enum Outcome {
     Created(TicketId, Result<Made, String>),
     /// Nothing of a ticket is left.
     Killed(TicketId),
+    /// The clone IDs are used.
+    UsesIds,
 }
 
 /// What is to be done.
@@ -95,7 +97,7 @@ pub enum Order {
     Kill(TicketId, LocalTicket),
     /// `ready`, `retire` or `sf_exit`. No outcome.
     Advance(CloneWish),
-    /// Clone IDs to use: these alone. No outcome.
+    /// Clone IDs to use: these alone.
     UseIds(Vec<IdRange>),
 }
 
@@ -122,6 +124,9 @@ pub struct Steward {
     line: Option<Line>,
     wishes: Option<Wishes>,
     ids: Vec<IdRange>,
+    /// Orders under way to use further IDs, oldest first, and how many each brings: the Engine does not show
+    /// them yet.
+    ids_coming: VecDeque<u32>,
     tickets: BTreeMap<TicketId, Share>,
     checkpoints: BTreeMap<CheckpointId, Frozen>,
     advanced: BTreeMap<CloneId, CloneGoal>,
@@ -143,6 +148,7 @@ impl Steward {
             line: None,
             wishes: None,
             ids: Vec::new(),
+            ids_coming: VecDeque::new(),
             tickets: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             advanced: BTreeMap::new(),
@@ -294,12 +300,18 @@ impl Steward {
             session: self.session,
             number: 0,
             wishes: self.wishes.as_ref().map_or(0, |wishes| wishes.number),
-            room: self.host.room,
+            room: self.room(),
             parent: self.host.parent.clone(),
             checkpoints: self.checkpoint_reports(),
             tickets: self.ticket_reports(),
             clones: self.host.clones.clone(),
         })
+    }
+
+    /// Without IDs that were leased already SFMD would lease as many again.
+    fn room(&self) -> Room {
+        let coming = self.ids_coming.iter().sum::<u32>();
+        Room { ids: self.host.room.ids.saturating_add(coming), ..self.host.room }
     }
 
     /// A connection on which nothing comes any more is made anew.

@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::protocol::{
     AGENT_FD, Answer, CONTROL_FD, Control, Order, RAM_FD, Registers, SHIM_SOCKET, VCPU_SOCKET, Verdict, hear,
     say,
 };
-use super::{HOOKS_FILE, agent, content};
+use super::{HOOKS_FILE, HOOKS_HELD_FILE, agent, content};
 use crate::memory::{PAGE_BYTES, PageIndex};
 use crate::shim_protocol::{Reply, Request};
 use crate::sys::fdpass::{Channel, Listener, Message};
@@ -276,6 +277,9 @@ impl Machine {
     /// Hooks would run now.
     pub(super) fn note_hooks(&self, event: &str) -> io::Result<()> {
         let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        while self.folder.with_file_name(HOOKS_HELD_FILE).exists() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let file = self.folder.with_file_name(HOOKS_FILE);
         let mut file = File::options().create(true).append(true).open(file)?;
         file.write_all(format!("{name} {event}\n").as_bytes())

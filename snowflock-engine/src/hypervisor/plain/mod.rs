@@ -32,6 +32,8 @@ use vm::Start;
 
 /// File beside the folders of the VMs: a line for each run of hooks, folder of the VM and event.
 pub const HOOKS_FILE: &str = "hooks";
+/// Beside it: for as long as this file exists, hooks take their time.
+pub const HOOKS_HELD_FILE: &str = "hooks-held";
 
 /// The driver.
 #[derive(Debug, Clone)]

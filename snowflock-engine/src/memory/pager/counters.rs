@@ -71,6 +71,7 @@ impl Counters {
             zero: load(&self.zero),
             shared: load(&self.shared),
             present,
+            recording: false,
             service_p50_us: self.percentile(0.5),
             service_p99_us: self.percentile(0.99),
             fetcher: None,
