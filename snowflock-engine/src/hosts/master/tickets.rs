@@ -101,7 +101,8 @@ impl Master {
         let mut room = BTreeMap::new();
         for host in self.lines.keys() {
             let Some(report) = self.report_of(host) else { continue };
-            if !report.parent.as_ref().is_some_and(LifeState::has_identity) {
+            let has_parent = report.parent.as_ref().is_some_and(LifeState::has_identity);
+            if !has_parent && !(self.makes_copies(host) && self.has_parent_to_share()) {
                 continue;
             }
             let unreported = |id: &TicketId| report.tickets.iter().all(|share| share.ticket != *id);
@@ -161,7 +162,9 @@ impl Master {
             .iter()
             .filter(|(_, clone)| clone.state.is_alive())
             .map(|(id, clone)| (*id, clone.host.clone()))
-            .partition(|(_, host)| self.checkpoint_is_held(checkpoint, host));
+            .partition(|(_, host)| {
+                self.checkpoint_is_held(checkpoint, host) || self.is_copied(checkpoint, host)
+            });
         if with.is_empty() {
             let why =
                 format!("{checkpoint} is on none of the hosts of {ticket}: take one with sf checkpoint");
