@@ -1,4 +1,5 @@
-//! One SFMD and some SFLDs on loopback, and `sf` to ask them. Whatever is started is ended.
+//! One SFMD and some SFLDs, on loopback or each on a machine of its own, and `sf` to ask them. Whatever
+//! is started is ended.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,14 +10,27 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use snowflock_engine::hypervisor::plain::Vcpu;
 use snowflock_engine::sys::process::owned_by;
 
+use crate::machines::Machines;
+
 const LONG: Duration = Duration::from_secs(30);
+
+/// What a host on a machine of its own is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) parent: bool,
+    pub(crate) max_clones: u32,
+}
 
 /// A cluster of one test.
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     address: SocketAddr,
+    /// None: all on loopback.
+    machines: Option<Machines>,
+    plans: Vec<Plan>,
     number: u32,
     sfmd: Option<Child>,
     hosts: Vec<Option<Child>>,
@@ -25,23 +39,50 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// With so many hosts, all of which are up.
     pub(crate) fn start(hosts: usize) -> Self {
-        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { folder, address, number, sfmd: None, hosts: Vec::new() };
-        let mut make = Command::new(env!("CARGO_BIN_EXE_sfmd"));
-        make.args(["certificates", "--sfmd", "--operator", "admin", "--folder"])
-            .arg(cluster.path("certificates"));
-        make.args((0..hosts).map(|host| format!("--host=h{host}")));
-        assert!(make.status().unwrap().success());
-        cluster.start_sfmd();
-        for host in 0..hosts {
-            cluster.hosts.push(None);
-            cluster.start_host(host);
-        }
+        let mut cluster = Self::new(address, None, vec![Plan { parent: true, max_clones: 4 }; hosts]);
+        cluster.start_all();
         cluster.sees("all hosts are up", |view| up(view) == hosts);
         cluster
+    }
+
+    /// With hosts on machines of their own, all of which are up; SFMD is on the first.
+    pub(crate) fn across(plans: &[Plan]) -> Self {
+        let address = SocketAddr::new(Machines::address(0).into(), 7600);
+        let mut cluster = Self::new(address, Some(Machines::new(plans.len())), plans.to_vec());
+        cluster.start_all();
+        let parents = plans.iter().filter(|plan| plan.parent).count();
+        let all = |view: &Value| view["hosts"].as_array().map_or(0, Vec::len) == plans.len();
+        cluster.sees("all hosts are up", |view| all(view) && up(view) == parents);
+        cluster
+    }
+
+    fn new(address: SocketAddr, machines: Option<Machines>, plans: Vec<Plan>) -> Self {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, address, machines, plans, number, sfmd: None, hosts: Vec::new() }
+    }
+
+    fn start_all(&mut self) {
+        let hosts = self.plans.len();
+        let mut make = Command::new(env!("CARGO_BIN_EXE_sfmd"));
+        make.args(["certificates", "--sfmd", "--operator", "admin", "--folder"])
+            .arg(self.path("certificates"));
+        make.args((0..hosts).map(|host| format!("--host=h{host}")));
+        assert!(make.status().unwrap().success());
+        self.start_sfmd();
+        for host in 0..hosts {
+            self.hosts.push(None);
+            self.start_host(host);
+        }
+    }
+
+    /// A program on the machine of a host.
+    fn on(&self, host: usize, program: &str) -> Command {
+        self.machines
+            .as_ref()
+            .map_or_else(|| Command::new(program), |machines| machines.command(host, program))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -59,23 +100,29 @@ impl Cluster {
         let (listen, state) = (self.address, self.path("sfmd"));
         let text = format!("listen: {listen}\nstate_dir: {}\nlease_seconds: 2\n", state.display());
         std::fs::write(self.path("sfmd.yaml"), text + &self.certificates("sfmd")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sfmd"));
+        let mut command = self.on(0, env!("CARGO_BIN_EXE_sfmd"));
         self.sfmd = Some(self.spawn(command.arg("--config").arg(self.path("sfmd.yaml")), "sfmd"));
     }
 
     pub(crate) fn start_host(&mut self, host: usize) {
         let process = std::process::id();
-        let network = format!("10.{}.{}.0/24", 96 + self.number * 8 + host as u32, process % 256);
+        let Plan { parent, max_clones } = self.plans[host];
+        // Machines of their own have one parent, and one network for all its clones.
+        let (place, between) = match &self.machines {
+            None => (host as u32, String::new()),
+            Some(_) => (0, format!("between_hosts: {{address: {}}}\n", Machines::address(host))),
+        };
+        let network = format!("10.{}.{}.0/24", 96 + self.number * 8 + place, process % 256);
         let vm = format!(
-            "vm: {{name: s{process}-{}-{host}, driver: plain, memory_mib: 4, network: {network}, shells: 1, \
-             max_clones: 4, state_dir: {}}}\n",
+            "{between}vm: {{name: s{process}-{}-{place}, driver: plain, parent: {parent}, memory_mib: 4, \
+             network: {network}, shells: 1, max_clones: {max_clones}, state_dir: {}}}\n",
             self.number,
             self.state_of(host).display()
         );
         let name = format!("sfld-{host}");
         let text = format!("sfmd: {}\n{}{vm}", self.address, self.certificates(&format!("host-h{host}")));
         std::fs::write(self.path(&name), text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sfld"));
+        let mut command = self.on(host, env!("CARGO_BIN_EXE_sfld"));
         let child = self.spawn(command.arg("--config").arg(self.path(&name)), &name);
         self.hosts[host] = Some(child);
     }
@@ -92,7 +139,7 @@ impl Cluster {
 
     /// Runs `sf`.
     pub(crate) fn sf(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sf"));
+        let mut command = self.on(0, env!("CARGO_BIN_EXE_sf"));
         command.args(["--sfmd", &self.address.to_string(), "--within", "30", "--certificates"]);
         command.arg(self.path("certificates")).args(arguments).output().unwrap()
     }
@@ -127,6 +174,11 @@ impl Cluster {
     /// Ends one SFLD by a signal.
     pub(crate) fn end_host(&mut self, host: usize, signal: Signal) {
         end(self.hosts[host].take().unwrap(), signal);
+    }
+
+    /// A vCPU of a VM of plain memory: of `parent`, or of a clone.
+    pub(crate) fn vcpu(&self, host: usize, vm: &str) -> Vcpu {
+        Vcpu::connect(&self.state_of(host).join(vm)).unwrap()
     }
 
     /// Processes of a host's VMs.

@@ -2,6 +2,8 @@
 //! when a daemon ends. Needs root, for network namespaces and userfaultfd.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod across;
 mod daemons;
 mod ends;
 mod life;
+mod machines;
