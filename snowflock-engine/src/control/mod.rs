@@ -29,7 +29,7 @@ use crate::hypervisor::qemu::{self, Choice, Qemu, Wish};
 use crate::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine};
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{AddressBlock, CloneId};
-use crate::network::{Dialer, Network, NetworkError};
+use crate::network::{Dialer, Network, NetworkError, Overlay};
 use crate::sys::uffd::Uffd;
 
 mod birth;
@@ -96,6 +96,14 @@ pub struct BetweenHosts {
     pub address: Ipv4Addr,
     /// Multicast group and port, for pages; the same on all hosts.
     pub group: SocketAddrV4,
+    /// Whether the parent is here, and with it the gateway of the private network.
+    pub parent: bool,
+}
+
+impl BetweenHosts {
+    fn overlay(&self) -> Overlay {
+        Overlay { local: self.address, group: *self.group.ip(), gateway: self.parent }
+    }
 }
 
 /// Why the engine did not do what it was asked.
@@ -247,7 +255,11 @@ impl Engine {
             }
             _ => None,
         };
-        let network = Network::create(&spec.name, spec.block)?;
+        let network = Network::create(
+            &spec.name,
+            spec.block,
+            spec.between.as_ref().map(BetweenHosts::overlay).as_ref(),
+        )?;
         let dialer = network.dialer();
         let host = Host {
             name: spec.name.clone(),

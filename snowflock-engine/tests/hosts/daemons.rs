@@ -1,7 +1,8 @@
 //! One SFMD and some SFLDs, on loopback or each on a machine of its own, and `sf` to ask them. Whatever
 //! is started is ended.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,11 +12,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use snowflock_engine::hypervisor::plain::Vcpu;
+use snowflock_engine::sys::netns::NamespaceThread;
 use snowflock_engine::sys::process::owned_by;
 
 use crate::machines::Machines;
 
-const LONG: Duration = Duration::from_secs(30);
+/// An emulated guest takes its time to boot, on a busy host above all.
+const LONG: Duration = Duration::from_secs(120);
 
 /// What a host on a machine of its own is to be.
 #[derive(Clone, Copy)]
@@ -24,6 +27,9 @@ pub(crate) struct Plan {
     pub(crate) max_clones: u32,
 }
 
+/// What runs the virtual machines, as configurations have it.
+const PLAIN: &str = "driver: plain, memory_mib: 4";
+
 /// A cluster of one test.
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
@@ -31,6 +37,7 @@ pub(crate) struct Cluster {
     /// None: all on loopback.
     machines: Option<Machines>,
     plans: Vec<Plan>,
+    driver: String,
     number: u32,
     sfmd: Option<Child>,
     hosts: Vec<Option<Child>>,
@@ -40,7 +47,8 @@ impl Cluster {
     /// With so many hosts, all of which are up.
     pub(crate) fn start(hosts: usize) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut cluster = Self::new(address, None, vec![Plan { parent: true, max_clones: 4 }; hosts]);
+        let plans = vec![Plan { parent: true, max_clones: 4 }; hosts];
+        let mut cluster = Self::new(address, None, plans, PLAIN.to_owned());
         cluster.start_all();
         cluster.sees("all hosts are up", |view| up(view) == hosts);
         cluster
@@ -48,8 +56,13 @@ impl Cluster {
 
     /// With hosts on machines of their own, all of which are up; SFMD is on the first.
     pub(crate) fn across(plans: &[Plan]) -> Self {
+        Self::across_on(PLAIN.to_owned(), plans)
+    }
+
+    /// The same on another driver.
+    pub(crate) fn across_on(driver: String, plans: &[Plan]) -> Self {
         let address = SocketAddr::new(Machines::address(0).into(), 7600);
-        let mut cluster = Self::new(address, Some(Machines::new(plans.len())), plans.to_vec());
+        let mut cluster = Self::new(address, Some(Machines::new(plans.len())), plans.to_vec(), driver);
         cluster.start_all();
         let parents = plans.iter().filter(|plan| plan.parent).count();
         let all = |view: &Value| view["hosts"].as_array().map_or(0, Vec::len) == plans.len();
@@ -57,11 +70,11 @@ impl Cluster {
         cluster
     }
 
-    fn new(address: SocketAddr, machines: Option<Machines>, plans: Vec<Plan>) -> Self {
+    fn new(address: SocketAddr, machines: Option<Machines>, plans: Vec<Plan>, driver: String) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, address, machines, plans, number, sfmd: None, hosts: Vec::new() }
+        Self { folder, address, machines, plans, driver, number, sfmd: None, hosts: Vec::new() }
     }
 
     fn start_all(&mut self) {
@@ -105,18 +118,17 @@ impl Cluster {
     }
 
     pub(crate) fn start_host(&mut self, host: usize) {
-        let process = std::process::id();
         let Plan { parent, max_clones } = self.plans[host];
         // Machines of their own have one parent, and one network for all its clones.
         let (place, between) = match &self.machines {
             None => (host as u32, String::new()),
             Some(_) => (0, format!("between_hosts: {{address: {}}}\n", Machines::address(host))),
         };
-        let network = format!("10.{}.{}.0/24", 96 + self.number * 8 + place, process % 256);
+        let (network, driver) = (self.network(place), &self.driver);
         let vm = format!(
-            "{between}vm: {{name: s{process}-{}-{place}, driver: plain, parent: {parent}, memory_mib: 4, \
-             network: {network}, shells: 1, max_clones: {max_clones}, state_dir: {}}}\n",
-            self.number,
+            "{between}vm: {{name: {}, parent: {parent}, {driver}, network: {network}.0/24, shells: 1, \
+             max_clones: {max_clones}, state_dir: {}}}\n",
+            self.vm_name(place),
             self.state_of(host).display()
         );
         let name = format!("sfld-{host}");
@@ -125,6 +137,37 @@ impl Cluster {
         let mut command = self.on(host, env!("CARGO_BIN_EXE_sfld"));
         let child = self.spawn(command.arg("--config").arg(self.path(&name)), &name);
         self.hosts[host] = Some(child);
+    }
+
+    fn vm_name(&self, place: u32) -> String {
+        format!("s{}-{}-{place}", std::process::id(), self.number)
+    }
+
+    /// The first three bytes of addresses.
+    fn network(&self, place: u32) -> String {
+        format!("10.{}.{}", 96 + self.number * 8 + place, std::process::id() % 256)
+    }
+
+    /// An address in the private network of all machines.
+    pub(crate) fn address(&self, last: u8) -> String {
+        format!("{}.{last}", self.network(0))
+    }
+
+    /// Asks a guest for a path, from the parent's host; the body of its answer.
+    pub(crate) fn get(&self, address: &str, path: &str) -> std::io::Result<String> {
+        let machines = self.machines.as_ref().unwrap();
+        let namespace = machines.namespace(0, &format!("flurry-{}", self.vm_name(0)));
+        let inside = NamespaceThread::start(&namespace)?;
+        let to = SocketAddr::new(address.parse().unwrap(), 80);
+        let mut stream = inside.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(2)))??;
+        stream.set_read_timeout(Some(LONG))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+            _ => Err(std::io::Error::other(answer)),
+        }
     }
 
     fn spawn(&self, command: &mut Command, name: &str) -> Child {

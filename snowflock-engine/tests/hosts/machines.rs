@@ -4,6 +4,7 @@
 //! names of network namespaces of its own, so that several can have the network of one parent.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// Namespaces that a process holds.
@@ -79,5 +80,10 @@ impl Machines {
     /// A program on a machine.
     pub(crate) fn command(&self, host: usize, program: &str) -> Command {
         self.machines[host].command(program)
+    }
+
+    /// A network namespace that something on a machine has made.
+    pub(crate) fn namespace(&self, host: usize, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/netns/{name}", self.machines[host].pid()))
     }
 }

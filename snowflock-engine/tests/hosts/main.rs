@@ -5,5 +5,6 @@
 mod across;
 mod daemons;
 mod ends;
+mod guests;
 mod life;
 mod machines;

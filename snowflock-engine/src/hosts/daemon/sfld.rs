@@ -107,10 +107,11 @@ fn start_engine(config: &SfldConfig) -> Result<Engine, DaemonError> {
         identity_limit: IDENTITY_LIMIT,
         hook_limit: HOOK_LIMIT,
         programs,
-        between: config
-            .between_hosts
-            .as_ref()
-            .map(|between| BetweenHosts { address: between.address, group: between.group }),
+        between: config.between_hosts.as_ref().map(|between| BetweenHosts {
+            address: between.address,
+            group: between.group,
+            parent: vm.parent,
+        }),
     };
     if !plain {
         return Ok(Engine::start(spec)?);

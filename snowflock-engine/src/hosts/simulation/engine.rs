@@ -8,14 +8,13 @@ use super::random::Random;
 use crate::control::{LifeState, TicketId as LocalTicket};
 use crate::hosts::ids::{CheckpointId, IdRange};
 use crate::hosts::message::{CloneGoal, CloneReport, CloneWish, Made, Room};
-use crate::hosts::parcel::PIECE_BYTES;
 use crate::hosts::steward::{HostState, Order, Outcome};
 use crate::memory::protocol::CheckpointId as LocalCheckpoint;
 use crate::network::identity::CloneId;
 
-/// What other hosts are told of a checkpoint: two pieces.
+/// What other hosts are told of a checkpoint.
 fn parcel(checkpoint: CheckpointId) -> Vec<u8> {
-    vec![checkpoint.0 as u8; PIECE_BYTES + 1]
+    checkpoint.0.to_be_bytes().to_vec()
 }
 
 /// The dead are remembered, up to so many.
