@@ -352,3 +352,50 @@ fn wait_for(disk: &DiskCopy, host: &Host) -> Result<(), EngineError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DESCRIPTOR: &[u8] = include_bytes!("../descriptor/fixtures/version-1.sfvd");
+
+    fn parcel() -> Vec<u8> {
+        let address = "10.9.0.1:7076".parse().unwrap();
+        let layers = vec![LayerFile { format: "qcow2".into(), bytes: 196_616 }];
+        let from =
+            Distributed { distribution: 7, sender: address, group: address, layers, base: Some("ab".into()) };
+        Parcel::encode(from, &[PageIndex(3), PageIndex(9)], DESCRIPTOR).unwrap()
+    }
+
+    #[test]
+    fn a_parcel_comes_back_as_it_was() {
+        let read = Parcel::decode(&parcel()).unwrap();
+        assert_eq!(read.header.working_set, [3, 9]);
+        assert_eq!(read.header.from.layers[0].bytes, 196_616);
+        assert_eq!(read.descriptor, Descriptor::decode(DESCRIPTOR).unwrap());
+    }
+
+    #[test]
+    fn a_parcel_that_is_cut_off_foreign_or_of_another_version_is_refused() {
+        let good = parcel();
+        for end in 0..good.len() {
+            assert!(Parcel::decode(&good[..end]).is_err(), "with {end} of {} bytes", good.len());
+        }
+        for (at, why) in [(0, "begins with"), (5, "has version"), (6, "a header of"), (10, "no checkpoint")] {
+            let mut damaged = good.clone();
+            damaged[at] ^= 0x41;
+            let said = Parcel::decode(&damaged).unwrap_err().to_string();
+            assert!(said.contains(why), "{at}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_of_the_whole_file_and_a_file_that_is_not_there_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, "abc").unwrap();
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(&path).unwrap(), sha256);
+        assert!(digest(&folder.path().join("none")).is_err());
+    }
+}

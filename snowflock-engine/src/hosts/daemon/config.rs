@@ -254,8 +254,10 @@ mod tests {
     fn the_examples_have_nothing_wrong_but_files_that_are_not_there() {
         let examples = Path::new(EXAMPLES);
         assert_eq!(SfmdConfig::load(&examples.join("sfmd.yaml")).unwrap().lease(), Duration::from_secs(10));
-        let said = SfldConfig::load(&examples.join("sfld.yaml")).unwrap_err().to_string();
-        assert!(said.lines().all(|line| line.contains("is no file")) && said.lines().count() == 3, "{said}");
+        for example in ["sfld.yaml", "sfld-clones.yaml"] {
+            let said = SfldConfig::load(&examples.join(example)).unwrap_err().to_string();
+            assert!(said.lines().all(|l| l.contains("is no file")) && said.lines().count() == 3, "{said}");
+        }
     }
 
     #[test]
@@ -266,6 +268,17 @@ mod tests {
         for key in ["vm.memory_mib", "vm.network", "vm.kernel", "vm.disk_format"] {
             assert!(said.contains(key), "{key} is not in: {said}");
         }
+    }
+
+    #[test]
+    fn a_host_without_a_parent_needs_others_and_pages_need_a_multicast_group() {
+        let text = std::fs::read_to_string(Path::new(EXAMPLES).join("sfld-clones.yaml")).unwrap();
+        let alone = text.replace("between_hosts:", "").replace("  address: 192.0.2.12", "");
+        let said = loaded(&alone).unwrap_err().to_string();
+        assert!(said.contains("vm.parent"), "{said}");
+        let group = text.replace("vm:\n", "  group: 192.0.2.1:7076\nvm:\n");
+        let said = loaded(&group).unwrap_err().to_string();
+        assert!(said.contains("between_hosts.group"), "{said}");
     }
 
     #[test]

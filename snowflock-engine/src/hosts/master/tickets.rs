@@ -102,7 +102,8 @@ impl Master {
         for host in self.lines.keys() {
             let Some(report) = self.report_of(host) else { continue };
             let has_parent = report.parent.as_ref().is_some_and(LifeState::has_identity);
-            if !has_parent && !(self.makes_copies(host) && self.has_parent_to_share()) {
+            let copies = self.makes_copies(host) && self.has_parent_to_share();
+            if !has_parent && !copies {
                 continue;
             }
             let unreported = |id: &TicketId| report.tickets.iter().all(|share| share.ticket != *id);

@@ -4,6 +4,7 @@
 //!   taken --asked for--> parcel --pieces--> SFMD --pieces--> wanted -> coming -> taken (a copy)
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ impl Steward {
             }
         }
         for wish in wished {
-            if !self.copies.contains_key(&wish.checkpoint) {
-                self.copies.insert(wish.checkpoint, wish.from);
+            if let Entry::Vacant(entry) = self.copies.entry(wish.checkpoint) {
+                entry.insert(wish.from);
                 self.checkpoints.insert(wish.checkpoint, Frozen::Wanted(Assembly::default()));
             }
         }
