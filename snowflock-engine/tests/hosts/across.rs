@@ -52,3 +52,27 @@ fn a_clone_on_another_host_has_its_parents_memory_while_that_changes() {
     cluster.ask(&["kill", &number]);
     cluster.clear();
 }
+
+#[test]
+fn memory_is_right_after_the_death_of_memserver_and_memtap_and_while_sfmd_is_away() {
+    let mut cluster = Cluster::across(&[HOME, AWAY, AWAY]);
+    let (number, born) = ticket(&cluster, 2);
+    let from = checkpoint(&cluster);
+    cluster.kill_program(0, "flurry-memserver");
+    let made = cluster.ask(&["create-clones", &number, &from]);
+    assert_eq!(made["joined"].as_array().unwrap().len(), 2, "{made}");
+    let parent = cluster.vcpu(0, "parent");
+    parent.write(0, AGENT_PAGE / 2, 3, LATER).unwrap();
+    cluster.kill_program(0, "flurry-memserver");
+    (1..3).for_each(|host| cluster.kill_program(host, "flurry-memtap"));
+    cluster.kill_sfmd();
+    parent.write(0, AGENT_PAGE, 4, LATER).unwrap();
+    born.iter().for_each(|clone| assert_right(&cluster, clone));
+    cluster.start_sfmd();
+    // A copy is still known after the start: more clones of the same checkpoint can be made.
+    cluster.sees("the hosts are back", |view| clones(view, "joined") == 2 && crate::daemons::up(view) == 1);
+    let (again, more) = ticket(&cluster, 1);
+    cluster.ask(&["create-clones", &again, &from]);
+    more.iter().for_each(|clone| assert_right(&cluster, clone));
+    cluster.clear();
+}

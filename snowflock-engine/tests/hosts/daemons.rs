@@ -224,6 +224,20 @@ impl Cluster {
         Vcpu::connect(&self.state_of(host).join(vm)).unwrap()
     }
 
+    /// Kills the processes of a program on a host without warning; there must be one at least.
+    pub(crate) fn kill_program(&self, host: usize, program: &str) {
+        let runs = |pid: u32| {
+            let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            path.file_name().is_some_and(|name| name == program)
+        };
+        let mut processes = owned_by(&self.state_of(host));
+        processes.retain(|process| runs(process.pid));
+        assert!(!processes.is_empty(), "no {program} runs on h{host}{}", self.logs());
+        for process in processes {
+            kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL).unwrap();
+        }
+    }
+
     /// Processes of a host's VMs.
     pub(crate) fn processes(&self, host: usize) -> usize {
         owned_by(&self.state_of(host)).len()
