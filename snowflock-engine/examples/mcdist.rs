@@ -30,6 +30,7 @@ use snowflock_engine::memory::bench::{FEWEST_PAGES, FrozenParent, Walk, remote_f
 use snowflock_engine::memory::fetching::RemotePages;
 use snowflock_engine::memory::frozen::{FrozenView, Source};
 use snowflock_engine::memory::image::Image;
+use snowflock_engine::memory::layers::Layers;
 use snowflock_engine::memory::remote::MemoryProcess;
 use snowflock_engine::memory::{PAGE_BYTES, PageIndex};
 use snowflock_engine::sys::memory::memfd;
@@ -144,7 +145,7 @@ fn receive(
 ) -> Vec<RemotePages> {
     let start = |host| {
         let (from, image) = (fetching(config, host, true), Image::new(pages).unwrap());
-        network.inside(host).run(move || RemotePages::start(image, from)).unwrap().unwrap()
+        network.inside(host).run(move || RemotePages::start(image, None, from)).unwrap().unwrap()
     };
     hosts.map(start).collect()
 }
@@ -214,7 +215,7 @@ fn faults(programs: &Path) -> Vec<Value> {
         group: Network::group(),
         split: None,
     };
-    server.distribute(&parent.view, &config).unwrap();
+    server.distribute(&parent.view, &Layers::default(), &config).unwrap();
     let (image, from) = (Image::new(FEWEST_PAGES).unwrap(), fetching(&config, 1, false));
     let expected = |page| content::word(1, page, 0);
     let (touches, stats) = remote_fault_service(&tap, &image, &from, Walk::Random(1), expected).unwrap();

@@ -156,6 +156,7 @@ fn no_damage_makes_the_memory_decoder_do_worse_than_refuse() {
 fn no_damage_makes_the_control_decoder_do_worse_than_refuse() {
     use snowflock_engine::hosts::ids::{CheckpointId, Epoch, IdRange, Session, TicketId, Unique};
     use snowflock_engine::hosts::message::*;
+    use snowflock_engine::hosts::parcel::{Bytes, Piece};
     use snowflock_engine::network::identity::CloneId;
     let (session, clone) = (Session(3), CloneId(9));
     let wishes = Wishes {
@@ -163,15 +164,21 @@ fn no_damage_makes_the_control_decoder_do_worse_than_refuse() {
         number: 4,
         ids: vec![IdRange { first: 1, count: 64 }],
         checkpoints: vec![CheckpointId(2)],
+        copies: vec![CopyWish { checkpoint: CheckpointId(3), from: Epoch(2) }],
+        parcels: vec![CheckpointId(2)],
+        held: vec![],
         tickets: vec![TicketWish { ticket: TicketId(5), clones: 3, create_from: Some(CheckpointId(2)) }],
         clones: vec![CloneWish { clone, goal: CloneGoal::Ready { first_response_ms: 250 } }],
     };
+    let (checkpoint, from, bytes) = (CheckpointId(2), Epoch(1), Bytes(vec![5; 40]));
+    let piece = Piece { session, checkpoint, from, offset: 0, total: 40, bytes };
     let hello = Hello { instance: Unique::of(7), session, epoch: Some(Epoch(1)) };
     let request = Request { id: Unique::of(1), deadline_ms: 1000, ask: Ask::RequestTicket { clones: 4 } };
     let made = Made { joined: vec![clone], failed: vec![(CloneId(10), "no".into())] };
     let good = [
         encode(&FromHost::Hello(hello)).unwrap(),
         encode(&ToHost::Wishes(wishes)).unwrap(),
+        encode(&ToHost::Piece(piece)).unwrap(),
         encode(&request).unwrap().repeat(2),
         encode(&Reply { id: Unique::of(1), answer: Answer::Created(made) }).unwrap(),
         serde_json::to_vec(&request).unwrap(),

@@ -215,5 +215,6 @@ fn spec(site: &Site, shape: Shape) -> EngineSpec {
         identity_limit: LONG,
         hook_limit: LONG,
         programs: Programs::find().expect("the engine's programs; build them: cargo build --workspace"),
+        between: None,
     }
 }

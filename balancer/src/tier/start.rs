@@ -75,6 +75,7 @@ fn spec(name: &str, config: &VmTier) -> Result<EngineSpec, TierError> {
         identity_limit: vm.clone_deadline,
         hook_limit: vm.hook_deadline,
         programs,
+        between: None,
     })
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::EngineError;
 use super::host::Host;
 use super::memory_server::MemoryServer;
+use super::travel::{Distributed, distribute};
 use super::view::{CheckpointView, PauseTimes};
 use crate::descriptor::{self, Descriptor, DiskLayers, FileRegion, NetworkIdentity, PageKey};
 use crate::hypervisor::{FrozenDisk, Vm};
@@ -31,11 +32,16 @@ pub(super) struct Checkpoint {
     pub(super) device_state_bytes: u64,
     pub(super) descriptor_bytes: u64,
     pub(super) memtap: Arc<MemoryServer>,
-    /// What this checkpoint's own clones look through when they are forked in turn.
-    pub(super) view: FrozenView,
+    /// What this checkpoint's own clones look through when they are forked in turn; nothing if the frozen VM
+    /// is on another host.
+    pub(super) view: Option<FrozenView>,
     pub(super) pause: PauseTimes,
-    /// Serves the VM that was frozen: its memserver, or the memtap of the clone that it is.
-    keeper: Arc<MemoryServer>,
+    /// Serves the VM that was frozen, if that is here: its memserver, or the memtap of the clone that it is.
+    pub(super) keeper: Option<Arc<MemoryServer>>,
+    /// How other hosts get its pages, if they do.
+    pub(super) distributed: Option<Distributed>,
+    /// Files of its own beside the descriptor.
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// The VM to be frozen: who serves it now, and what it was itself made from.
@@ -59,7 +65,7 @@ impl Checkpoint {
         let source = match (memory.ram_file, &subject.made_from) {
             (Some(ram_file), _) => Source::RamFile(ram_file),
             (None, Some(base)) => {
-                let base = base.view.duplicate()?;
+                let base = base.view.as_ref().ok_or(EngineError::NotForkable(of))?.duplicate()?;
                 Source::Process(Box::new(ProcessSource::open(memory.pid, memory.region, base)?))
             }
             (None, None) => return Err(EngineError::NotForkable(of)),
@@ -77,6 +83,10 @@ impl Checkpoint {
         described.write(&path)?;
         let descriptor_bytes = std::fs::metadata(&path)?.len();
         let keeper = subject.keeper;
+        let distributed = match of {
+            CloneId::PARENT => distribute(host, &keeper, &view, &disk, &described.checkpoint.page_key)?,
+            _ => None,
+        };
         let descriptor = path;
         Ok(Self {
             id,
@@ -87,9 +97,11 @@ impl Checkpoint {
             device_state_bytes,
             descriptor_bytes,
             memtap,
-            view,
+            view: Some(view),
             pause,
-            keeper,
+            keeper: Some(keeper),
+            distributed,
+            folder: None,
         })
     }
 
@@ -102,8 +114,14 @@ impl Checkpoint {
 
     /// Ends it: its VM's writes cost nothing more. No clone may depend on it.
     pub(super) fn end(&self) {
-        self.keeper.thaw(self.of, self.id);
+        if let Some(keeper) = &self.keeper {
+            keeper.thaw(self.of, self.id);
+            self.distributed.iter().for_each(|distributed| keeper.end_distribution(distributed.id()));
+        }
         let _ = std::fs::remove_file(&self.descriptor);
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 
     pub(super) fn to_view(&self) -> CheckpointView {

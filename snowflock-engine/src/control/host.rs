@@ -3,11 +3,12 @@
 
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::EngineError;
+use super::{BetweenHosts, EngineError};
 use crate::descriptor::{Architecture, HostCapabilities, MachineShape};
-use crate::hypervisor::{BootImage, Hypervisor, Place};
+use crate::hypervisor::{BootImage, Hypervisor, Machine, Place};
 use crate::memory::PAGE_BYTES;
 use crate::network::Network;
 use crate::network::identity::CloneId;
@@ -106,7 +107,13 @@ pub(super) struct Host {
     pub(super) programs: Programs,
     pub(super) folder: PathBuf,
     pub(super) image: BootImage,
-    pub(super) vcpus: u8,
+    pub(super) machine: Machine,
+    /// What it shares with other hosts.
+    pub(super) between: Option<BetweenHosts>,
+    /// SHA-256 of the disk image that VMs boot from, if it is shared with other hosts.
+    pub(super) base: Option<String>,
+    /// The engine ends: nobody is to wait for other hosts any more.
+    pub(super) closing: AtomicBool,
 }
 
 impl Host {
@@ -166,10 +173,15 @@ impl Host {
     }
 
     /// The shape of this host's VMs.
+    pub(super) fn machine_shape(&self) -> MachineShape {
+        self.shape(self.machine.memory_bytes())
+    }
+
+    /// The same with memory as a VM really has it.
     pub(super) fn shape(&self, memory_bytes: u64) -> MachineShape {
         MachineShape {
             architecture: ARCHITECTURE,
-            vcpus: self.vcpus.into(),
+            vcpus: self.machine.vcpus.into(),
             page_bytes: PAGE_BYTES as u32,
             memory_bytes,
         }

@@ -1,11 +1,12 @@
 //! A memory process that is replaced when it dies.
 //!
 //! What its successor must know is kept here: the frozen view it serves, the
-//! guests, and their live checkpoints. Guests only notice a pause.
+//! guests, their live checkpoints, and what it gives to other hosts. Guests only notice a pause.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,9 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::hypervisor::{HypervisorError, MemoryAccess};
+use crate::mcdist::distributor::DistributorConfig;
+use crate::mcdist::fetcher::FetcherConfig;
+use crate::mcdist::seal::DistributionId;
 use crate::memory::PageIndex;
 use crate::memory::frozen::FrozenView;
 use crate::memory::image::Image;
+use crate::memory::layers::{DiskCopy, Layers};
 use crate::memory::protocol::{CheckpointId, GuestId, Stats};
 use crate::memory::remote::{MemoryError, MemoryProcess};
 use crate::network::identity::CloneId;
@@ -38,12 +43,31 @@ pub enum ServerError {
 /// A guest waits for each fault, which takes microseconds: they go before whatever else the host does.
 const NICENESS: i32 = -15;
 
+/// A checkpoint of another host: where its pages come from, and where they go.
+#[derive(Debug)]
+pub struct RemoteView {
+    /// The image that the clones of this checkpoint map.
+    pub image: Image,
+    /// The copy of its disk.
+    pub disk: DiskCopy,
+    /// How they are fetched.
+    pub from: FetcherConfig,
+}
+
+/// What a process is told before anything else.
+enum Serves {
+    /// A memserver: the writes of guests, nothing else.
+    Writes,
+    Frozen(FrozenView),
+    Remote(RemoteView),
+}
+
 /// A memserver, or a memtap with the view that it serves.
 pub struct MemoryServer {
     program: PathBuf,
     /// State folder of the engine.
     folder: PathBuf,
-    view: Option<FrozenView>,
+    serves: Serves,
     inner: Mutex<Inner>,
     replaced: AtomicU64,
     /// No successor any more: the engine ends.
@@ -53,6 +77,14 @@ pub struct MemoryServer {
 struct Inner {
     process: Arc<MemoryProcess>,
     guests: BTreeMap<CloneId, Guest>,
+    distributions: Vec<Distribution>,
+}
+
+/// Pages that other hosts get.
+struct Distribution {
+    view: FrozenView,
+    disk: Layers,
+    to: DistributorConfig,
 }
 
 struct Guest {
@@ -76,12 +108,29 @@ impl MemoryServer {
         folder: PathBuf,
         view: Option<FrozenView>,
     ) -> Result<Arc<Self>, ServerError> {
-        let (process, child) = spawn(&program, &folder, view.as_ref(), false)?;
-        let inner = Mutex::new(Inner { process: Arc::new(process), guests: BTreeMap::new() });
+        Self::serve(program, folder, view.map_or(Serves::Writes, Serves::Frozen))
+    }
+
+    /// Starts a memtap for a checkpoint of another host.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub fn start_remote(
+        program: PathBuf,
+        folder: PathBuf,
+        view: RemoteView,
+    ) -> Result<Arc<Self>, ServerError> {
+        Self::serve(program, folder, Serves::Remote(view))
+    }
+
+    fn serve(program: PathBuf, folder: PathBuf, serves: Serves) -> Result<Arc<Self>, ServerError> {
+        let (process, child) = spawn(&program, &folder, &serves, false)?;
+        let (process, guests) = (Arc::new(process), BTreeMap::new());
+        let inner = Mutex::new(Inner { process, guests, distributions: Vec::new() });
         let server = Arc::new(Self {
             program,
             folder,
-            view,
+            serves,
             inner,
             replaced: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -139,6 +188,31 @@ impl MemoryServer {
         }
         if let Err(error) = self.call(|process| process.thaw(GuestId(id.0), checkpoint)) {
             tracing::warn!(%error, vm = %id, "a checkpoint goes on to cost write faults");
+        }
+    }
+
+    /// Gives the pages of a frozen view and disk to other hosts, which find them at the address that is
+    /// returned, also after this process was replaced.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub fn distribute(
+        self: &Arc<Self>,
+        view: FrozenView,
+        disk: Layers,
+        to: DistributorConfig,
+    ) -> Result<SocketAddrV4, ServerError> {
+        let address = self.call(|process| process.distribute(&view, &disk, &to))?;
+        let to = DistributorConfig { address, ..to };
+        self.lock().distributions.push(Distribution { view, disk, to });
+        Ok(address)
+    }
+
+    /// Gives them no longer.
+    pub fn end_distribution(self: &Arc<Self>, distribution: DistributionId) {
+        self.lock().distributions.retain(|other| other.to.distribution != distribution);
+        if let Err(error) = self.call(|process| process.end_distribution(distribution)) {
+            tracing::debug!(%error, "a memory process distributes what is not needed any more");
         }
     }
 
@@ -213,7 +287,7 @@ impl MemoryServer {
         if inner.process.pid() != dead || self.closing.load(Ordering::Acquire) {
             return Ok(());
         }
-        let (process, child) = spawn(&self.program, &self.folder, self.view.as_ref(), true)?;
+        let (process, child) = spawn(&self.program, &self.folder, &self.serves, true)?;
         for (id, guest) in &inner.guests {
             let checkpoints: Vec<_> = guest.checkpoints.iter().map(|(id, image)| (*id, image)).collect();
             let served = guest
@@ -223,6 +297,11 @@ impl MemoryServer {
                 .and_then(|memory| Ok(process.add_guest(&memory, &checkpoints)?));
             if let Err(error) = served {
                 tracing::warn!(%error, vm = %id, "not served by the new memory process");
+            }
+        }
+        for Distribution { view, disk, to } in &inner.distributions {
+            if let Err(error) = process.distribute(view, disk, to) {
+                tracing::error!(%error, "other hosts get no pages of a checkpoint any more");
             }
         }
         tracing::warn!(dead, successor = process.pid(), program = %self.program.display(), "replaced a memory process");
@@ -258,7 +337,7 @@ impl MemoryServer {
 fn spawn(
     program: &std::path::Path,
     folder: &std::path::Path,
-    view: Option<&FrozenView>,
+    serves: &Serves,
     recount: bool,
 ) -> Result<(MemoryProcess, Child), ServerError> {
     let log = OpenOptions::new().create(true).append(true).open(folder.join("memory.log"))?;
@@ -266,9 +345,14 @@ fn spawn(
     if let Some(identity) = ProcessIdentity::of(child.id()) {
         set_niceness(identity, NICENESS);
     }
-    if let Some(view) = view
-        && let Err(error) = process.open(view, recount)
-    {
+    let opened = match serves {
+        Serves::Writes => Ok(()),
+        Serves::Frozen(view) => process.open(view, recount),
+        Serves::Remote(RemoteView { image, disk, from }) => {
+            process.open_remote(image, Some(disk), from, recount)
+        }
+    };
+    if let Err(error) = opened {
         let _ = child.kill();
         let _ = child.wait();
         return Err(error.into());

@@ -11,9 +11,12 @@
 //! [`Engine`] is a handle; behind it one thread owns all state (`owner`), hands
 //! slow work to worker threads, and publishes a numbered [`View`].
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -26,7 +29,7 @@ use crate::hypervisor::qemu::{self, Choice, Qemu, Wish};
 use crate::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine};
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{AddressBlock, CloneId};
-use crate::network::{Dialer, Network, NetworkError};
+use crate::network::{Dialer, Network, NetworkError, Overlay};
 use crate::sys::uffd::Uffd;
 
 mod birth;
@@ -38,13 +41,15 @@ mod memory_server;
 mod owner;
 mod registry;
 mod ticket;
+mod travel;
 mod view;
 
 pub use host::{ENV_PROGRAMS, Programs, console_tail};
 pub use ledger::LedgerError;
 pub use lifecycle::LifeState;
-pub use memory_server::{MemoryServer, ServerError};
+pub use memory_server::{MemoryServer, RemoteView, ServerError};
 pub use ticket::{Refusal, Ticket, TicketAnswer, TicketId};
+pub use travel::{MAX_PARCEL, Parcel, TravelError};
 pub use view::{CheckpointView, ForkTimes, PauseTimes, View, VmView};
 
 use host::Host;
@@ -81,6 +86,25 @@ pub struct EngineSpec {
     pub hook_limit: Duration,
     /// Programs to use.
     pub programs: Programs,
+    /// What it shares with other hosts; `None` for an engine alone.
+    pub between: Option<BetweenHosts>,
+}
+
+/// The network between hosts that have clones of one parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BetweenHosts {
+    /// Address of this host in it.
+    pub address: Ipv4Addr,
+    /// Multicast group and port, for pages; the same on all hosts.
+    pub group: SocketAddrV4,
+    /// Whether the parent is here, and with it the gateway of the private network.
+    pub parent: bool,
+}
+
+impl BetweenHosts {
+    fn overlay(&self) -> Overlay {
+        Overlay { local: self.address, group: *self.group.ip(), gateway: self.parent }
+    }
 }
 
 /// Why the engine did not do what it was asked.
@@ -126,6 +150,9 @@ pub enum EngineError {
     /// The VM descriptor is not to be trusted, or not for this host.
     #[error(transparent)]
     Descriptor(#[from] DescriptorError),
+    /// A checkpoint does not get to or from another host.
+    #[error(transparent)]
+    Travel(#[from] TravelError),
     /// A system call failed.
     #[error("cannot {what}")]
     System {
@@ -240,7 +267,19 @@ impl Engine {
         hypervisor: Box<dyn Hypervisor>,
         choice: Choice,
     ) -> Result<(Self, Owner), EngineError> {
-        let network = Network::create(&spec.name, spec.block)?;
+        let base = match &spec.between {
+            Some(_) if !spec.image.disk.as_os_str().is_empty() => {
+                let what = || format!("read the disk image {}", spec.image.disk.display());
+                let digest = travel::digest(&spec.image.disk);
+                Some(digest.map_err(|source| EngineError::System { what: what(), source })?)
+            }
+            _ => None,
+        };
+        let network = Network::create(
+            &spec.name,
+            spec.block,
+            spec.between.as_ref().map(BetweenHosts::overlay).as_ref(),
+        )?;
         let dialer = network.dialer();
         let host = Host {
             name: spec.name.clone(),
@@ -249,7 +288,10 @@ impl Engine {
             programs: spec.programs.clone(),
             folder: spec.state_folder.clone(),
             image: spec.image.clone(),
-            vcpus: spec.machine.vcpus,
+            machine: spec.machine.clone(),
+            between: spec.between.clone(),
+            base,
+            closing: AtomicBool::new(false),
         };
         let (events, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(Arc::new(View::default()));
@@ -288,6 +330,33 @@ impl Engine {
     /// As for [`Engine::sf_checkpoint_parent`].
     pub async fn checkpoint(&self, of: CloneId) -> Result<CheckpointId, EngineError> {
         self.ask(|reply| Command::Checkpoint(of, reply)).await?
+    }
+
+    /// What another host needs to make clones of a checkpoint of the parent, for its [`Engine::import`].
+    /// It holds the key of the checkpoint's pages.
+    ///
+    /// # Errors
+    /// There is no such checkpoint, or no network between hosts.
+    pub async fn export(&self, checkpoint: CheckpointId) -> Result<Vec<u8>, EngineError> {
+        self.ask(|reply| Command::Export(checkpoint, reply)).await?
+    }
+
+    /// Makes clones of another host's checkpoint possible here.
+    ///
+    /// # Errors
+    /// The parcel is damaged or not for this host, or the disk does not come.
+    pub async fn import(&self, parcel: Arc<Vec<u8>>) -> Result<CheckpointId, EngineError> {
+        self.ask(|reply| Command::Import(parcel, reply)).await?
+    }
+
+    /// Other hosts have clones of these checkpoints: they do not end, newer ones or not.
+    pub fn hold(&self, checkpoints: BTreeSet<CheckpointId>) {
+        let _ = self.line.say(Command::Hold(checkpoints));
+    }
+
+    /// This checkpoint is to end with its last clone, newer ones or not.
+    pub fn release(&self, checkpoint: CheckpointId) {
+        let _ = self.line.say(Command::Release(checkpoint));
     }
 
     /// SnowFlock's `sf_create_clones`: uses a ticket up. Returns when each of its clones has joined or failed.

@@ -56,6 +56,10 @@ pub(super) enum Command {
     Ready(CloneId, Duration),
     Retire(CloneId),
     UseIds(Vec<Range<u32>>, u32, Reply<()>),
+    Export(CheckpointId, Reply<Fallible<Vec<u8>>>),
+    Import(Arc<Vec<u8>>, Reply<Fallible<CheckpointId>>),
+    Hold(BTreeSet<CheckpointId>),
+    Release(CheckpointId),
     Exit(CloneId, Reply<()>),
     Kill(TicketId, Reply<Fallible<Vec<Ended>>>),
     ShutDown(Reply<Fallible<()>>),
@@ -67,6 +71,7 @@ pub(super) enum Event {
     Booted(Box<Fallible<workers::Parent>>, Reply<Fallible<()>>),
     ShellStarted(CloneId, Fallible<Box<dyn Shell>>),
     Checkpointed(Box<Guest>, Box<Fallible<Checkpoint>>, Reply<Fallible<CheckpointId>>),
+    Imported(Box<Fallible<Checkpoint>>, Reply<Fallible<CheckpointId>>),
     Progress(CloneId, Progress),
     Born(CloneId, Box<Fallible<Born>>),
     /// What clones of a checkpoint touched until the first of them was ready.
@@ -127,6 +132,10 @@ pub(super) struct Owner {
     memserver: Option<Arc<MemoryServer>>,
     checkpoints: BTreeMap<CheckpointId, Arc<Checkpoint>>,
     last_checkpoint: u32,
+    /// Checkpoints that other hosts have clones of.
+    held: BTreeSet<CheckpointId>,
+    /// Those that are to end with their last clone.
+    released: BTreeSet<CheckpointId>,
     wanted: BTreeMap<CloneId, Wanted>,
     creations: Vec<Creation>,
     history: History,
@@ -168,6 +177,8 @@ impl Owner {
             memserver: None,
             checkpoints: BTreeMap::new(),
             last_checkpoint: 0,
+            held: BTreeSet::new(),
+            released: BTreeSet::new(),
             wanted: BTreeMap::new(),
             creations: Vec::new(),
             history: History::default(),
@@ -222,6 +233,10 @@ impl Owner {
             Event::Booted(result, reply) => self.booted(*result, reply),
             Event::ShellStarted(id, result) => self.shell_started(id, result),
             Event::Checkpointed(guest, result, reply) => self.checkpointed(*guest, *result, reply),
+            Event::Imported(result, reply) => {
+                let answer = result.map(|checkpoint| self.add_checkpoint(checkpoint));
+                self.answer(reply, answer);
+            }
             Event::Progress(id, progress) => self.progressed(id, progress),
             Event::Born(id, result) => self.born(id, *result),
             Event::Recorded(pages) => drop(self.working_set.get_or_insert(pages)),
@@ -245,6 +260,14 @@ impl Owner {
                 self.use_ids(ids, shells);
                 self.answer(reply, ());
             }
+            Command::Export(id, reply) => {
+                let found = self.checkpoints.get(&id).ok_or(EngineError::NoCheckpoint(id));
+                let parcel = found.and_then(|c| c.export(self.working_set.as_deref().unwrap_or_default()));
+                self.answer(reply, parcel);
+            }
+            Command::Import(parcel, reply) => self.import(parcel, reply),
+            Command::Hold(checkpoints) => self.held = checkpoints,
+            Command::Release(id) => drop(self.released.insert(id)),
             Command::Exit(id, reply) => self.exit(id, reply),
             Command::Kill(ticket, reply) => {
                 let clones = self.kill(ticket);
@@ -280,7 +303,8 @@ impl Owner {
     }
 
     fn request_ticket(&mut self, wanted: u32) -> TicketAnswer {
-        if self.checkpoints.is_empty() && !self.vms.values().any(|r| r.view.state.is_alive()) {
+        let may_come = self.host.between.is_some();
+        if !may_come && self.checkpoints.is_empty() && !self.vms.values().any(|r| r.view.state.is_alive()) {
             return TicketAnswer::Refused(Refusal::NothingToFork);
         }
         let clones = self.vms.iter().filter(|(id, _)| **id != CloneId::PARENT);
@@ -333,15 +357,27 @@ impl Owner {
     ) {
         self.bring_back(guest);
         let answer = result.map(|checkpoint| {
-            let id = checkpoint.id;
             self.history.paused(checkpoint.pause);
-            self.checkpoints.insert(id, Arc::new(checkpoint));
-            if self.working_set.is_some() {
-                self.end_record(id);
-            }
-            id
+            self.add_checkpoint(checkpoint)
         });
         self.answer(reply, answer);
+    }
+
+    fn import(&mut self, parcel: Arc<Vec<u8>>, reply: Reply<Fallible<CheckpointId>>) {
+        self.last_checkpoint += 1;
+        let id = CheckpointId(self.last_checkpoint);
+        self.work("import", move |host| {
+            Event::Imported(Box::new(Checkpoint::import(host, id, &parcel)), reply)
+        });
+    }
+
+    fn add_checkpoint(&mut self, checkpoint: Checkpoint) -> CheckpointId {
+        let id = checkpoint.id;
+        self.checkpoints.insert(id, Arc::new(checkpoint));
+        if self.working_set.is_some() {
+            self.end_record(id);
+        }
+        id
     }
 
     fn create_clones(&mut self, ticket: TicketId, from: CheckpointId, reply: Reply<Fallible<Created>>) {

@@ -12,7 +12,7 @@
 /// The four bytes that open a frame.
 pub const MAGIC: [u8; 4] = *b"SFCP";
 /// The version of the messages that this code speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes before the payload.
 pub const HEADER: usize = 12;
 /// The largest payload: the view of 4,000 clones, or the wishes for as many.

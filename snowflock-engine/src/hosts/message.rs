@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, Frame, FrameError, Kind};
 use super::ids::{CheckpointId, Epoch, IdRange, Name, Session, TicketId, Unique};
+use super::parcel::Piece;
 use crate::control::LifeState;
 use crate::network::identity::CloneId;
 
@@ -68,6 +69,8 @@ pub enum FromHost {
     Hello(Hello),
     /// Sent at every change, and often enough to keep the lease.
     Report(Report),
+    /// A piece of what other hosts need of a checkpoint, as wished.
+    Piece(Piece),
 }
 
 /// Who connects.
@@ -96,7 +99,9 @@ pub struct Report {
     pub room: Room,
     /// The parent's state; `None` if it has none.
     pub parent: Option<LifeState>,
-    /// The wished checkpoints.
+    /// Whether checkpoints go to other hosts from here, and come from them.
+    pub shares: bool,
+    /// The wished checkpoints, copies among them.
     pub checkpoints: Vec<CheckpointReport>,
     /// The wished tickets, and those that are being ended.
     pub tickets: Vec<TicketReport>,
@@ -130,6 +135,8 @@ pub struct CheckpointReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckpointState {
+    /// A copy of which its parcel is still to come.
+    Wanted,
     /// Under way.
     Taking,
     /// Clones can be made from it.
@@ -205,6 +212,8 @@ pub enum ToHost {
     },
     /// What is wished from now on.
     Wishes(Wishes),
+    /// A piece of what is needed to copy a checkpoint.
+    Piece(Piece),
     /// A report has come.
     Seen {
         /// The connection that it belongs to.
@@ -240,10 +249,26 @@ pub struct Wishes {
     pub ids: Vec<IdRange>,
     /// Checkpoints of the host's parent to take, or to keep in mind.
     pub checkpoints: Vec<CheckpointId>,
+    /// Checkpoints of other hosts to have copies of.
+    pub copies: Vec<CopyWish>,
+    /// Checkpoints of which SFMD is to be told what other hosts need.
+    pub parcels: Vec<CheckpointId>,
+    /// Checkpoints that clones on other hosts still need.
+    pub held: Vec<CheckpointId>,
     /// Tickets to grant, or to keep.
     pub tickets: Vec<TicketWish>,
     /// Clones whose life is to go on to a further state.
     pub clones: Vec<CloneWish>,
+}
+
+/// A copy of another host's checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyWish {
+    /// Which.
+    pub checkpoint: CheckpointId,
+    /// The membership of the host that has taken it: with another one it is another checkpoint.
+    pub from: Epoch,
 }
 
 /// A ticket's share on a host, as wished.

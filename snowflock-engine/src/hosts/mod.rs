@@ -10,6 +10,7 @@
 //!
 //! - [`ids`]: names of hosts, tickets, checkpoints, and leases of clone IDs
 //! - [`frame`], [`message`]: the protocol without sockets
+//! - [`parcel`]: checkpoints that go to other hosts, in pieces
 //! - [`certificates`]: who is who
 //! - [`link`], [`client`]: the protocol over TLS
 //! - [`master`], [`steward`]: the brains of SFMD and SFLD, without sockets, files and clocks
@@ -26,6 +27,7 @@ pub mod ids;
 pub mod link;
 pub mod master;
 pub mod message;
+pub mod parcel;
 pub mod steward;
 pub mod view;
 

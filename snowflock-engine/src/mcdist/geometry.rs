@@ -20,6 +20,8 @@ pub struct StreamId(pub u8);
 impl StreamId {
     /// Guest memory.
     pub const MEMORY: Self = Self(0);
+    /// Blocks of the frozen disk's layers.
+    pub const DISK: Self = Self(1);
 }
 
 /// A page of a stream.
@@ -105,6 +107,17 @@ pub enum GeometryError {
 }
 
 impl Geometry {
+    /// Memory of so many pages, and so many blocks of disk.
+    ///
+    /// # Errors
+    /// As for [`Geometry::new`].
+    pub fn of_checkpoint(pages: u32, blocks: u32) -> Result<Self, GeometryError> {
+        match blocks {
+            0 => Self::new(&[(StreamId::MEMORY, pages)]),
+            _ => Self::new(&[(StreamId::MEMORY, pages), (StreamId::DISK, blocks)]),
+        }
+    }
+
     /// Streams with their numbers of pages.
     ///
     /// # Errors

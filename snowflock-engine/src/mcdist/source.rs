@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::geometry::PageRef;
+use super::geometry::{PageRef, StreamId};
 use crate::memory::Page;
 use crate::memory::frozen::{Content, FrozenView};
 use crate::memory::image::is_zero;
+use crate::memory::layers::Layers;
 
 /// The frozen pages that a sender distributes. They never change.
 pub trait PageSource {
@@ -42,7 +43,27 @@ pub trait PageStore {
     fn read(&mut self, page: PageRef, into: &mut [u8]) -> io::Result<()>;
 }
 
-/// Guest memory; disks have streams of their own.
+/// A checkpoint: guest memory, and the layers of its disk.
+#[derive(Debug)]
+pub struct CheckpointSource {
+    /// The memory.
+    pub memory: FrozenView,
+    /// The disk, as a stream of its own.
+    pub disk: Layers,
+}
+
+impl PageSource for CheckpointSource {
+    fn read(&mut self, page: PageRef, into: &mut [u8]) -> io::Result<bool> {
+        if page.stream == StreamId::MEMORY {
+            return PageSource::read(&mut self.memory, page, into);
+        }
+        let block: &mut Page = into.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.disk.read(page.page, block)?;
+        Ok(!is_zero(block))
+    }
+}
+
+/// Guest memory alone.
 impl PageSource for FrozenView {
     fn read(&mut self, page: PageRef, into: &mut [u8]) -> io::Result<bool> {
         let buffer: &mut Page = into.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;

@@ -163,7 +163,7 @@ pub fn remote_fault_service(
     let pages = image.present().pages();
     let memory = SharedWords::map_private(image.file(), words(pages))?;
     let guest = guest(&memory, pages, Mode::MissingAndWriteProtect, None)?;
-    memtap.open_remote(image, from, false)?;
+    memtap.open_remote(image, None, from, false)?;
     memtap.add_guest(&guest, &[])?;
     let touches = touch(&memory, pages, walk, |word| word.load(Ordering::Relaxed), expected)?;
     let stats = memtap.stats()?.pager;

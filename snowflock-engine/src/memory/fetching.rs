@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::bitmap::PageState;
-use super::image::Image;
+use super::image::{Image, is_zero};
+use super::layers::DiskCopy;
 use super::{PAGE_BYTES, Page, PageIndex};
 use crate::mcdist::fetcher::{Fetcher, FetcherConfig};
 use crate::mcdist::geometry::{Geometry, PageRef, StreamId};
@@ -44,19 +45,31 @@ impl std::fmt::Debug for RemotePages {
 }
 
 impl RemotePages {
-    /// Fills this image from now on; pages that it has are not fetched.
+    /// Fills this image from now on, and first the copy of the disk; what they have is not fetched.
     ///
     /// # Errors
-    /// See [`Fetcher::start`]; or the image is larger than the protocol allows.
-    pub fn start(image: Image, config: FetcherConfig) -> io::Result<Self> {
+    /// See [`Fetcher::start`]; or they are larger than the protocol allows.
+    pub fn start(image: Image, disk: Option<DiskCopy>, config: FetcherConfig) -> io::Result<Self> {
         let pages = image.present().pages();
-        let geometry = Geometry::new(&[(StreamId::MEMORY, pages)]).map_err(io::Error::other)?;
+        let blocks = disk.as_ref().map_or(0, |disk| disk.present.pages());
+        let geometry = Geometry::of_checkpoint(pages, blocks).map_err(io::Error::other)?;
         let waiting = Waiting::default();
-        let (store, for_listener) = (ImageStore(image.duplicate()?), Arc::clone(&waiting));
-        let known =
-            (0..pages).map(PageIndex).filter(|page| image.state(*page) != PageState::Absent).map(in_memory);
-        let listener = move |came: &[PageRef]| came.iter().for_each(|page| arrived(&for_listener, page.page));
+        let for_listener = Arc::clone(&waiting);
+        let is_known = |page: &PageRef| match (page.stream, &disk) {
+            (StreamId::DISK, Some(disk)) => disk.present.state(page.page) != PageState::Absent,
+            _ => image.state(page.page) != PageState::Absent,
+        };
+        let all = (0..pages).map(PageIndex).map(in_memory).chain((0..blocks).map(PageIndex).map(on_disk));
+        let known = all.filter(is_known);
+        let memory_alone = |page: &&PageRef| page.stream == StreamId::MEMORY;
+        let listener = move |came: &[PageRef]| {
+            came.iter().filter(memory_alone).for_each(|page| arrived(&for_listener, page.page));
+        };
+        let missing: Vec<PageRef> = disk.iter().flat_map(|disk| disk.absent().map(on_disk)).collect();
+        let store =
+            Store { image: image.duplicate()?, disk: disk.as_ref().map(DiskCopy::duplicate).transpose()? };
         let fetcher = Fetcher::start(config, geometry, known, store, listener)?;
+        fetcher.prefetch(missing);
         Ok(Self { image, fetcher, waiting })
     }
 
@@ -117,6 +130,10 @@ fn in_memory(page: PageIndex) -> PageRef {
     PageRef { stream: StreamId::MEMORY, page }
 }
 
+fn on_disk(page: PageIndex) -> PageRef {
+    PageRef { stream: StreamId::DISK, page }
+}
+
 fn arrived(waiting: &Waiting, page: PageIndex) {
     let waiters = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&page);
     for (waiter, fault, since) in waiters.unwrap_or_default() {
@@ -126,31 +143,58 @@ fn arrived(waiting: &Waiting, page: PageIndex) {
     }
 }
 
-/// Fetched pages go into the image; zeros as a mark only.
-struct ImageStore(Image);
+/// Fetched pages go into the image and the copy of the disk; zeros as a mark only.
+struct Store {
+    image: Image,
+    disk: Option<DiskCopy>,
+}
 
-impl PageStore for ImageStore {
+impl Store {
+    fn keep(&self, page: PageRef, content: &Page) -> io::Result<()> {
+        match (page.stream, &self.disk) {
+            (StreamId::DISK, Some(disk)) => disk.keep(page.page, content),
+            // What was sent as data counts as such: nobody looks for zeros twice.
+            _ => self.image.fill(page.page, content).map(drop),
+        }
+    }
+
+    fn keep_zero(&self, page: PageRef) {
+        match (page.stream, &self.disk) {
+            (StreamId::DISK, Some(disk)) => disk.present.insert_zero(page.page),
+            _ => self.image.present().insert_zero(page.page),
+        };
+    }
+}
+
+impl PageStore for Store {
     fn put(&mut self, page: PageRef, found: Found<'_>) -> io::Result<()> {
         match found {
             Found::Data(data) => {
                 let content: &Page = data.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-                self.0.fill(page.page, content)?;
+                self.keep(page, content)
             }
             Found::Zero => {
-                self.0.present().insert_zero(page.page);
+                self.keep_zero(page);
+                Ok(())
             }
             Found::Same(of) => {
                 let mut content = [0; PAGE_BYTES];
                 PageStore::read(self, of, &mut content)?;
-                self.0.keep(page.page, &content)?;
+                match is_zero(&content) {
+                    true => self.keep_zero(page),
+                    false => self.keep(page, &content)?,
+                }
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn read(&mut self, page: PageRef, into: &mut [u8]) -> io::Result<()> {
         let content: &mut Page = into.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-        // A hole reads as zeros, which a page marked as zero is.
-        self.0.read(page.page, content)
+        match (page.stream, &self.disk) {
+            (StreamId::DISK, Some(disk)) => disk.layers.read(page.page, content),
+            // A hole reads as zeros, which a page marked as zero is.
+            _ => self.image.read(page.page, content),
+        }
     }
 }

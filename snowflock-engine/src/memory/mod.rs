@@ -7,7 +7,7 @@
 //! - [`frozen`]: reads a page as it was at the checkpoint
 //! - [`freezer`]: keeps it so while the VM goes on (the memserver's half)
 //! - [`pager`]: gives clones the pages that they miss (memtap's half)
-//! - [`fetching`]: pages that another host has
+//! - [`fetching`]: pages that another host has; [`layers`]: its frozen disk
 //! - [`protocol`], [`remote`]: how the engine talks to both processes
 //! - [`mod@bench`]: what a fault costs a guest
 
@@ -17,6 +17,7 @@ pub mod fetching;
 pub mod freezer;
 pub mod frozen;
 pub mod image;
+pub mod layers;
 pub mod pager;
 pub mod protocol;
 pub mod remote;

@@ -36,14 +36,15 @@ pub enum Request {
         /// A predecessor may have died between writing pages and announcing them.
         recount: bool,
     },
-    /// Serve the clones of a checkpoint of another host [image, bitmap].
+    /// Serve the clones of a checkpoint of another host [image, bitmap; if it has a disk: the bitmap and
+    /// the layers of its copy].
     OpenRemote {
         /// How its pages are fetched.
         from: FetcherConfig,
         /// See [`Request::Open`].
         recount: bool,
     },
-    /// Distribute the pages of this frozen view to other hosts [the view's parts].
+    /// Distribute the pages of this frozen view to other hosts [the view's parts, layers of the disk].
     Distribute {
         /// See `FrozenView::parts`.
         regions: Vec<Region>,

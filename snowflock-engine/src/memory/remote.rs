@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::frozen::FrozenView;
 use super::image::Image;
+use super::layers::{DiskCopy, Layers};
 use super::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
 use super::server::{read_pages, write_pages};
 use super::{PageIndex, Region};
@@ -110,21 +111,35 @@ impl MemoryProcess {
         self.ask(&Request::Open { regions, recount }, &fds).map(drop)
     }
 
-    /// Tells a memtap which checkpoint of another host it serves, into this image.
+    /// Tells a memtap which checkpoint of another host it serves, into this image; and, if it has a disk,
+    /// into which copy of that, which is fetched at once.
     ///
     /// # Errors
     /// As above.
-    pub fn open_remote(&self, image: &Image, from: &FetcherConfig, recount: bool) -> Result<(), MemoryError> {
-        let fds = [image.file().as_fd(), image.present().file().as_fd()];
+    pub fn open_remote(
+        &self,
+        image: &Image,
+        disk: Option<&DiskCopy>,
+        from: &FetcherConfig,
+        recount: bool,
+    ) -> Result<(), MemoryError> {
+        let mut fds = vec![image.file().as_fd(), image.present().file().as_fd()];
+        fds.extend(disk.iter().flat_map(|disk| disk.fds()));
         self.ask(&Request::OpenRemote { from: from.clone(), recount }, &fds).map(drop)
     }
 
-    /// Makes a memserver distribute a frozen view to other hosts; returns where they find it.
+    /// Makes a memserver distribute a frozen view and disk to other hosts; returns where they find it.
     ///
     /// # Errors
     /// As above.
-    pub fn distribute(&self, view: &FrozenView, to: &DistributorConfig) -> Result<SocketAddrV4, MemoryError> {
-        let (fds, regions) = view.parts();
+    pub fn distribute(
+        &self,
+        view: &FrozenView,
+        disk: &Layers,
+        to: &DistributorConfig,
+    ) -> Result<SocketAddrV4, MemoryError> {
+        let (mut fds, regions) = view.parts();
+        fds.extend(disk.fds());
         match self.ask(&Request::Distribute { regions, to: to.clone() }, &fds)?.0 {
             Answer::Distributing { address } => Ok(address),
             other => Err(self.unexpected(&other)),

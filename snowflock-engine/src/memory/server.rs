@@ -11,14 +11,16 @@ use super::fetching::RemotePages;
 use super::freezer::{Freezer, OldContent};
 use super::frozen::FrozenView;
 use super::image::Image;
+use super::layers::{DiskCopy, Layers};
 use super::pager::Pager;
 use super::protocol::{Answer, CheckpointId, GuestId, PagerStats, Request, Stats};
 use super::serving::Guest;
 use super::{PageIndex, Region};
 use crate::mcdist::distributor::{Distributor, DistributorConfig};
-use crate::mcdist::geometry::{Geometry, StreamId};
+use crate::mcdist::geometry::Geometry;
 use crate::mcdist::seal::DistributionId;
 use crate::mcdist::sender::SenderStats;
+use crate::mcdist::source::CheckpointSource;
 use crate::sys::fdpass::{Channel, Message};
 use crate::sys::memory::memfd;
 use crate::sys::uffd::Uffd;
@@ -75,7 +77,11 @@ impl Server {
                 if recount {
                     image.recount()?;
                 }
-                self.pager = Some(Arc::new(Pager::remote(RemotePages::start(image, from)?)));
+                let disk = match fds.next() {
+                    Some(present) => Some(DiskCopy::open(present.into(), rest(fds)?)?),
+                    None => None,
+                };
+                self.pager = Some(Arc::new(Pager::remote(RemotePages::start(image, disk, from)?)));
             }
             Request::Distribute { regions, to } => return self.distribute(&regions, to, &mut fds),
             Request::EndDistribution { distribution } => drop(self.distributions.remove(&distribution)),
@@ -131,13 +137,14 @@ impl Server {
         to: DistributorConfig,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Reply {
-        let view = FrozenView::from_parts(fds, regions)?;
-        let streams = [(StreamId::MEMORY, view.image.present().pages())];
-        let geometry = Geometry::new(&streams).map_err(io::Error::other)?;
+        let memory = FrozenView::from_parts(fds, regions)?;
+        let disk = rest(fds)?;
+        let geometry = Geometry::of_checkpoint(memory.image.present().pages(), disk.blocks());
+        let geometry = geometry.map_err(io::Error::other)?;
         let distribution = to.distribution;
         // A predecessor of the same name would hold the port.
         self.distributions.remove(&distribution);
-        let distributor = Distributor::start(to, geometry, view)
+        let distributor = Distributor::start(to, geometry, CheckpointSource { memory, disk })
             .map_err(|e| io::Error::new(e.kind(), format!("pages cannot be distributed: {e}")))?;
         let address = distributor.address();
         self.distributions.insert(distribution, distributor);
@@ -174,6 +181,11 @@ impl Server {
 
 fn next(fds: &mut impl Iterator<Item = OwnedFd>) -> io::Result<OwnedFd> {
     fds.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a file descriptor is missing"))
+}
+
+/// All further ones are layers of a disk.
+fn rest(fds: impl Iterator<Item = OwnedFd>) -> io::Result<Layers> {
+    Layers::of(fds.map(File::from).collect())
 }
 
 fn next_image(fds: &mut impl Iterator<Item = OwnedFd>, region: Region) -> io::Result<Image> {

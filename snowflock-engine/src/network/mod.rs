@@ -9,5 +9,7 @@
 mod filter;
 pub mod identity;
 mod namespace;
+mod overlay;
 
 pub use namespace::{Dialer, Network, NetworkError, Port};
+pub use overlay::Overlay;

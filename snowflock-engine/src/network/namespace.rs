@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::filter;
 use super::identity::{AddressBlock, CloneId, MacAddress, gateway_mac, mac_address};
+use super::overlay::{self, Overlay};
 use crate::sys::netns::NamespaceThread;
 use crate::sys::tap;
 
@@ -59,14 +60,18 @@ pub struct Port {
 }
 
 impl Network {
-    /// Makes the network of the parent with this name.
+    /// Makes the network of the parent with this name; with an overlay, this host's part of it.
     ///
     /// # Errors
     /// The namespace exists, a tool is missing, or the user is not root.
-    pub fn create(parent: &str, block: AddressBlock) -> Result<Self, NetworkError> {
+    pub fn create(
+        parent: &str,
+        block: AddressBlock,
+        overlay: Option<&Overlay>,
+    ) -> Result<Self, NetworkError> {
         let name = namespace_name(parent);
         tool(Command::new("ip").args(["netns", "add", &name]), "")?;
-        let made = Self::furnish(&name, gateway_mac(parent), block).and_then(|()| {
+        let made = Self::furnish(&name, parent, block, overlay).and_then(|()| {
             let path = PathBuf::from("/run/netns").join(&name);
             NamespaceThread::start(&path)
                 .map_err(|source| NetworkError::System { what: format!("enter {}", path.display()), source })
@@ -82,12 +87,35 @@ impl Network {
 
     /// The bridge's address is given: by itself it would take the lowest of its taps', and change it when
     /// a tap comes or goes, while guests send to the old one.
-    fn furnish(name: &str, mac: MacAddress, block: AddressBlock) -> Result<(), NetworkError> {
+    fn furnish(
+        name: &str,
+        parent: &str,
+        block: AddressBlock,
+        overlay: Option<&Overlay>,
+    ) -> Result<(), NetworkError> {
+        let joined = match overlay {
+            None => String::new(),
+            Some(overlay) => {
+                let script = overlay.make(parent, name)?;
+                tool(Command::new("ip").args(["-batch", "-"]), &script)?;
+                Overlay::join(parent)
+            }
+        };
+        let (mac, has_gateway) = (gateway_mac(parent), overlay.is_none_or(|overlay| overlay.gateway));
+        if !has_gateway {
+            let script = format!(
+                "link set lo up
+link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+{joined}link set br0 up
+"
+            );
+            return tool(Command::new("ip").args(["-n", name, "-batch", "-"]), &script);
+        }
         let script = format!(
             "link set lo up
 link add br0 address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 address add {}/{} dev br0
-link set br0 up
+{joined}link set br0 up
 ",
             block.gateway(),
             block.prefix_len()
@@ -165,6 +193,11 @@ link set br0 up
     /// The tool is missing or says no.
     pub fn remove(parent: &str) -> Result<(), NetworkError> {
         let name = namespace_name(parent);
+        // Left between its making and its move into the namespace, which it goes with.
+        let device = overlay::device(parent);
+        if PathBuf::from("/sys/class/net").join(&device).exists() {
+            tool(Command::new("ip").args(["link", "delete", &device]), "")?;
+        }
         if !PathBuf::from("/run/netns").join(&name).exists() {
             return Ok(());
         }

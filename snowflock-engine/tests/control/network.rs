@@ -11,7 +11,7 @@ const TAPS: u32 = 12;
 #[test]
 fn the_gateway_keeps_its_hardware_address_when_taps_come_and_go() {
     let name = format!("n-gateway-{}", std::process::id());
-    let network = Network::create(&name, "10.63.9.0/24".parse().unwrap()).unwrap();
+    let network = Network::create(&name, "10.63.9.0/24".parse().unwrap(), None).unwrap();
     let _broom = Broom(name.clone());
     let mut ports = Vec::new();
     for id in 1..=TAPS {

@@ -96,6 +96,7 @@ impl Stage {
             identity_limit: LONG,
             hook_limit: LONG,
             programs: programs(),
+            between: None,
         };
         let engine = Engine::start_on(spec, |spec, folder| {
             let memory_bytes = spec.machine.memory_bytes();

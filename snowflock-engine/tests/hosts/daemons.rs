@@ -1,6 +1,8 @@
-//! One SFMD and some SFLDs on loopback, and `sf` to ask them. Whatever is started is ended.
+//! One SFMD and some SFLDs, on loopback or each on a machine of its own, and `sf` to ask them. Whatever
+//! is started is ended.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,14 +11,33 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use snowflock_engine::hypervisor::plain::Vcpu;
+use snowflock_engine::sys::netns::NamespaceThread;
 use snowflock_engine::sys::process::owned_by;
 
-const LONG: Duration = Duration::from_secs(30);
+use crate::machines::Machines;
+
+/// An emulated guest takes its time to boot, on a busy host above all.
+const LONG: Duration = Duration::from_secs(120);
+
+/// What a host on a machine of its own is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) parent: bool,
+    pub(crate) max_clones: u32,
+}
+
+/// What runs the virtual machines, as configurations have it.
+const PLAIN: &str = "driver: plain, memory_mib: 4";
 
 /// A cluster of one test.
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     address: SocketAddr,
+    /// None: all on loopback.
+    machines: Option<Machines>,
+    plans: Vec<Plan>,
+    driver: String,
     number: u32,
     sfmd: Option<Child>,
     hosts: Vec<Option<Child>>,
@@ -25,23 +46,56 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// With so many hosts, all of which are up.
     pub(crate) fn start(hosts: usize) -> Self {
-        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { folder, address, number, sfmd: None, hosts: Vec::new() };
-        let mut make = Command::new(env!("CARGO_BIN_EXE_sfmd"));
-        make.args(["certificates", "--sfmd", "--operator", "admin", "--folder"])
-            .arg(cluster.path("certificates"));
-        make.args((0..hosts).map(|host| format!("--host=h{host}")));
-        assert!(make.status().unwrap().success());
-        cluster.start_sfmd();
-        for host in 0..hosts {
-            cluster.hosts.push(None);
-            cluster.start_host(host);
-        }
+        let plans = vec![Plan { parent: true, max_clones: 4 }; hosts];
+        let mut cluster = Self::new(address, None, plans, PLAIN.to_owned());
+        cluster.start_all();
         cluster.sees("all hosts are up", |view| up(view) == hosts);
         cluster
+    }
+
+    /// With hosts on machines of their own, all of which are up; SFMD is on the first.
+    pub(crate) fn across(plans: &[Plan]) -> Self {
+        Self::across_on(PLAIN.to_owned(), plans)
+    }
+
+    /// The same on another driver.
+    pub(crate) fn across_on(driver: String, plans: &[Plan]) -> Self {
+        let address = SocketAddr::new(Machines::address(0).into(), 7600);
+        let mut cluster = Self::new(address, Some(Machines::new(plans.len())), plans.to_vec(), driver);
+        cluster.start_all();
+        let parents = plans.iter().filter(|plan| plan.parent).count();
+        let all = |view: &Value| view["hosts"].as_array().map_or(0, Vec::len) == plans.len();
+        cluster.sees("all hosts are up", |view| all(view) && up(view) == parents);
+        cluster
+    }
+
+    fn new(address: SocketAddr, machines: Option<Machines>, plans: Vec<Plan>, driver: String) -> Self {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, address, machines, plans, driver, number, sfmd: None, hosts: Vec::new() }
+    }
+
+    fn start_all(&mut self) {
+        let hosts = self.plans.len();
+        let mut make = Command::new(env!("CARGO_BIN_EXE_sfmd"));
+        make.args(["certificates", "--sfmd", "--operator", "admin", "--folder"])
+            .arg(self.path("certificates"));
+        make.args((0..hosts).map(|host| format!("--host=h{host}")));
+        assert!(make.status().unwrap().success());
+        self.start_sfmd();
+        for host in 0..hosts {
+            self.hosts.push(None);
+            self.start_host(host);
+        }
+    }
+
+    /// A program on the machine of a host.
+    fn on(&self, host: usize, program: &str) -> Command {
+        self.machines
+            .as_ref()
+            .map_or_else(|| Command::new(program), |machines| machines.command(host, program))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -59,25 +113,61 @@ impl Cluster {
         let (listen, state) = (self.address, self.path("sfmd"));
         let text = format!("listen: {listen}\nstate_dir: {}\nlease_seconds: 10\n", state.display());
         std::fs::write(self.path("sfmd.yaml"), text + &self.certificates("sfmd")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sfmd"));
+        let mut command = self.on(0, env!("CARGO_BIN_EXE_sfmd"));
         self.sfmd = Some(self.spawn(command.arg("--config").arg(self.path("sfmd.yaml")), "sfmd"));
     }
 
     pub(crate) fn start_host(&mut self, host: usize) {
-        let process = std::process::id();
-        let network = format!("10.{}.{}.0/24", 96 + self.number * 8 + host as u32, process % 256);
+        let Plan { parent, max_clones } = self.plans[host];
+        // Machines of their own have one parent, and one network for all its clones.
+        let (place, between) = match &self.machines {
+            None => (host as u32, String::new()),
+            Some(_) => (0, format!("between_hosts: {{address: {}}}\n", Machines::address(host))),
+        };
+        let (network, driver) = (self.network(place), &self.driver);
         let vm = format!(
-            "vm: {{name: s{process}-{}-{host}, driver: plain, memory_mib: 4, network: {network}, shells: 1, \
-             max_clones: 4, state_dir: {}}}\n",
-            self.number,
+            "{between}vm: {{name: {}, parent: {parent}, {driver}, network: {network}.0/24, shells: 1, \
+             max_clones: {max_clones}, state_dir: {}}}\n",
+            self.vm_name(place),
             self.state_of(host).display()
         );
         let name = format!("sfld-{host}");
         let text = format!("sfmd: {}\n{}{vm}", self.address, self.certificates(&format!("host-h{host}")));
         std::fs::write(self.path(&name), text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sfld"));
+        let mut command = self.on(host, env!("CARGO_BIN_EXE_sfld"));
         let child = self.spawn(command.arg("--config").arg(self.path(&name)), &name);
         self.hosts[host] = Some(child);
+    }
+
+    fn vm_name(&self, place: u32) -> String {
+        format!("s{}-{}-{place}", std::process::id(), self.number)
+    }
+
+    /// The first three bytes of addresses.
+    fn network(&self, place: u32) -> String {
+        format!("10.{}.{}", 96 + self.number * 8 + place, std::process::id() % 256)
+    }
+
+    /// An address in the private network of all machines.
+    pub(crate) fn address(&self, last: u8) -> String {
+        format!("{}.{last}", self.network(0))
+    }
+
+    /// Asks a guest for a path, from the parent's host; the body of its answer.
+    pub(crate) fn get(&self, address: &str, path: &str) -> std::io::Result<String> {
+        let machines = self.machines.as_ref().unwrap();
+        let namespace = machines.namespace(0, &format!("flurry-{}", self.vm_name(0)));
+        let inside = NamespaceThread::start(&namespace)?;
+        let to = SocketAddr::new(address.parse().unwrap(), 80);
+        let mut stream = inside.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(2)))??;
+        stream.set_read_timeout(Some(LONG))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+            _ => Err(std::io::Error::other(answer)),
+        }
     }
 
     fn spawn(&self, command: &mut Command, name: &str) -> Child {
@@ -92,7 +182,7 @@ impl Cluster {
 
     /// Runs `sf`.
     pub(crate) fn sf(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sf"));
+        let mut command = self.on(0, env!("CARGO_BIN_EXE_sf"));
         command.args(["--sfmd", &self.address.to_string(), "--within", "30", "--certificates"]);
         command.arg(self.path("certificates")).args(arguments).output().unwrap()
     }
@@ -127,6 +217,25 @@ impl Cluster {
     /// Ends one SFLD by a signal.
     pub(crate) fn end_host(&mut self, host: usize, signal: Signal) {
         end(self.hosts[host].take().unwrap(), signal);
+    }
+
+    /// A vCPU of a VM of plain memory: of `parent`, or of a clone.
+    pub(crate) fn vcpu(&self, host: usize, vm: &str) -> Vcpu {
+        Vcpu::connect(&self.state_of(host).join(vm)).unwrap()
+    }
+
+    /// Kills the processes of a program on a host without warning; there must be one at least.
+    pub(crate) fn kill_program(&self, host: usize, program: &str) {
+        let runs = |pid: u32| {
+            let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            path.file_name().is_some_and(|name| name == program)
+        };
+        let mut processes = owned_by(&self.state_of(host));
+        processes.retain(|process| runs(process.pid));
+        assert!(!processes.is_empty(), "no {program} runs on h{host}{}", self.logs());
+        for process in processes {
+            kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL).unwrap();
+        }
     }
 
     /// Processes of a host's VMs.

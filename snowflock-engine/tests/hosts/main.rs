@@ -2,6 +2,9 @@
 //! when a daemon ends. Needs root, for network namespaces and userfaultfd.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod across;
 mod daemons;
 mod ends;
+mod guests;
 mod life;
+mod machines;

@@ -10,6 +10,7 @@ use snowflock_engine::mcdist::fetcher::FetcherConfig;
 use snowflock_engine::mcdist::seal::{DistributionId, Key};
 use snowflock_engine::memory::bench::{Distribution, FrozenParent, Walk, remote_fault_service};
 use snowflock_engine::memory::image::Image;
+use snowflock_engine::memory::layers::Layers;
 use snowflock_engine::memory::protocol::PagerStats;
 use snowflock_engine::memory::remote::MemoryProcess;
 use snowflock_engine::memory::{PAGE_BYTES, PageIndex};
@@ -66,7 +67,7 @@ impl Tap {
 
     /// Serves no guest yet.
     pub(crate) fn open(&self) {
-        self.process.open_remote(&self.image, &self.from, false).unwrap();
+        self.process.open_remote(&self.image, None, &self.from, false).unwrap();
     }
 
     /// Kills the process; another one follows.
@@ -100,7 +101,7 @@ impl Cluster {
         let (distribution, key) = (DistributionId(77), Key::random().unwrap());
         let address = std::net::SocketAddrV4::new(Network::address(0), 7077);
         let to = DistributorConfig { distribution, key, address, group: Network::group(), split: None };
-        assert_eq!(server.distribute(&parent.view, &to).unwrap(), address);
+        assert_eq!(server.distribute(&parent.view, &Layers::default(), &to).unwrap(), address);
         let tap = |host| {
             let running = start(&network, &folder, host, MEMTAP);
             let from = FetcherConfig {
@@ -126,7 +127,7 @@ impl Cluster {
         self.running.child.wait().unwrap();
         self.running = start(&self.network, &self.folder, 0, MEMSERVER);
         self.server = Arc::clone(self.running.process.as_ref().unwrap());
-        self.server.distribute(&self.parent.view, &self.to).unwrap();
+        self.server.distribute(&self.parent.view, &Layers::default(), &self.to).unwrap();
     }
 }
 

@@ -13,6 +13,7 @@ use hosts::{Cluster, expected, page};
 use network::Network;
 use snowflock_engine::mcdist::seal::Key;
 use snowflock_engine::memory::bench::Walk;
+use snowflock_engine::memory::layers::Layers;
 use snowflock_engine::memory::{PAGE_BYTES, PageIndex};
 
 const PAGES: u32 = 3_000;
@@ -106,7 +107,7 @@ fn a_memtap_that_is_killed_has_a_successor_that_asks_only_for_what_is_missing() 
     tap.process.prefetch(&half).unwrap();
     std::thread::sleep(Duration::from_millis(60));
     tap.replace();
-    tap.process.open_remote(&tap.image, &tap.from, true).unwrap();
+    tap.process.open_remote(&tap.image, None, &tap.from, true).unwrap();
     tap.process.complete().unwrap();
     assert_right(&tap.image);
 }
@@ -138,11 +139,12 @@ fn what_cannot_be_distributed_or_fetched_is_refused_with_a_reason() {
     let mut cluster = Cluster::new(9_000, PAGES, false, |_| {});
     let mut to = cluster.to.clone();
     to.address = SocketAddrV4::new([192, 0, 2, 1].into(), 0);
-    let refused = cluster.server.distribute(&cluster.parent.view, &to).unwrap_err().to_string();
+    let refused =
+        cluster.server.distribute(&cluster.parent.view, &Layers::default(), &to).unwrap_err().to_string();
     assert!(refused.contains("pages cannot be distributed: Cannot assign requested address"), "{refused}");
     let tap = &mut cluster.taps[0];
     tap.from.interface = [192, 0, 2, 1].into();
-    let refused = tap.process.open_remote(&tap.image, &tap.from, false).unwrap_err().to_string();
+    let refused = tap.process.open_remote(&tap.image, None, &tap.from, false).unwrap_err().to_string();
     assert!(refused.contains("Cannot assign requested address"), "{refused}");
     let refused = tap.process.prefetch(&[PageIndex(0)]).unwrap_err().to_string();
     assert!(refused.contains("no checkpoint was opened"), "{refused}");

@@ -35,7 +35,7 @@ impl Drop for Cable {
 #[test]
 fn a_guest_speaks_with_its_own_addresses_or_not_at_all() {
     let site = Site::new("spoof");
-    let network = Network::create(site.name(), site.block()).unwrap();
+    let network = Network::create(site.name(), site.block(), None).unwrap();
     let cable = Cable { site, network };
     let (mut us, mut them) = (port(&cable, 1), port(&cable, 2));
     let (mac, ip) = (us.mac, us.ip);

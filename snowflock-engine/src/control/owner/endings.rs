@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -168,10 +169,14 @@ impl Owner {
         };
         let owner_lives =
             |of: CloneId| of == CloneId::PARENT || self.vms.get(&of).is_some_and(|r| r.view.state.is_alive());
-        let stale = |c: &Checkpoint| !used(c.id) && (newest(c.of) != Some(c.id) || !owner_lives(c.of));
+        let stale = |c: &Checkpoint| {
+            let outlived = newest(c.of) != Some(c.id) || !owner_lives(c.of) || self.released.contains(&c.id);
+            outlived && !used(c.id) && !self.held.contains(&c.id)
+        };
         let old: Vec<_> = self.checkpoints.values().filter(|c| stale(c)).map(|c| c.id).collect();
         for id in old {
             let Some(checkpoint) = self.checkpoints.remove(&id) else { continue };
+            self.released.remove(&id);
             let of = checkpoint.of;
             let needed = self.vms.get(&of).is_some_and(|r| r.view.state.is_alive())
                 || self.checkpoints.values().any(|other| other.of == of);
@@ -218,6 +223,7 @@ impl Owner {
     /// Ends everything. Workers under way are awaited, so that none starts a process afterwards; their
     /// VMs are ended first, so that none waits for a guest.
     pub(super) fn shut_down(mut self, ledger: Ledger) -> Fallible<()> {
+        self.host.closing.store(true, Ordering::Relaxed);
         let hooks_end = Instant::now() + self.hook_limit;
         self.say_farewell();
         self.await_endings(hooks_end);

@@ -2,7 +2,7 @@
 //!
 //! Every key is described in `CONFIG.md` beside this folder; deploy/examples/hosts has whole files.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,8 +41,22 @@ pub struct SfldConfig {
     pub sfmd: SocketAddr,
     /// Certificates.
     pub certificates: CertificateFiles,
+    /// What it shares with other hosts; nothing if it is not given.
+    #[serde(default)]
+    pub between_hosts: Option<BetweenConfig>,
     /// The virtual machines.
     pub vm: VmConfig,
+}
+
+/// The network between hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BetweenConfig {
+    /// Address of this host in it.
+    pub address: Ipv4Addr,
+    /// Multicast group and port for pages, the same on all hosts.
+    #[serde(default = "pages_group")]
+    pub group: SocketAddrV4,
 }
 
 /// The virtual machines of a host.
@@ -53,6 +67,9 @@ pub struct VmConfig {
     pub name: Name,
     /// What runs them.
     pub driver: DriverChoice,
+    /// Whether this host has a parent of its own; without one it has clones of another host's.
+    #[serde(default = "yes")]
+    pub parent: bool,
     /// Memory of each, MiB.
     pub memory_mib: u32,
     /// Virtual processors of each.
@@ -97,6 +114,15 @@ pub enum DriverChoice {
     Plain,
 }
 
+fn yes() -> bool {
+    true
+}
+
+/// A group of the range for a site's own use (RFC 2365).
+fn pages_group() -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(239, 255, 70, 76), 7076)
+}
+
 fn one() -> u8 {
     1
 }
@@ -137,8 +163,28 @@ impl SfldConfig {
     /// All complaints at once.
     pub fn load(path: &Path) -> Result<Self, DaemonError> {
         let config: Self = read(path)?;
-        complain(path, config.vm.faults())?;
+        let mut faults = config.vm.faults();
+        faults.extend(config.sharing_faults());
+        complain(path, faults)?;
         Ok(config)
+    }
+
+    fn sharing_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        match &self.between_hosts {
+            None if !self.vm.parent => faults.push(
+                "vm.parent: without one its clones are another host's, which needs a section between_hosts"
+                    .to_owned(),
+            ),
+            Some(between) if !between.group.ip().is_multicast() => {
+                let given = between.group;
+                faults.push(format!(
+                    "between_hosts.group: must be a multicast address with a port, got {given}"
+                ));
+            }
+            _ => {}
+        }
+        faults
     }
 }
 
@@ -208,8 +254,10 @@ mod tests {
     fn the_examples_have_nothing_wrong_but_files_that_are_not_there() {
         let examples = Path::new(EXAMPLES);
         assert_eq!(SfmdConfig::load(&examples.join("sfmd.yaml")).unwrap().lease(), Duration::from_secs(10));
-        let said = SfldConfig::load(&examples.join("sfld.yaml")).unwrap_err().to_string();
-        assert!(said.lines().all(|line| line.contains("is no file")) && said.lines().count() == 3, "{said}");
+        for example in ["sfld.yaml", "sfld-clones.yaml"] {
+            let said = SfldConfig::load(&examples.join(example)).unwrap_err().to_string();
+            assert!(said.lines().all(|l| l.contains("is no file")) && said.lines().count() == 3, "{said}");
+        }
     }
 
     #[test]
@@ -220,6 +268,17 @@ mod tests {
         for key in ["vm.memory_mib", "vm.network", "vm.kernel", "vm.disk_format"] {
             assert!(said.contains(key), "{key} is not in: {said}");
         }
+    }
+
+    #[test]
+    fn a_host_without_a_parent_needs_others_and_pages_need_a_multicast_group() {
+        let text = std::fs::read_to_string(Path::new(EXAMPLES).join("sfld-clones.yaml")).unwrap();
+        let alone = text.replace("between_hosts:", "").replace("  address: 192.0.2.12", "");
+        let said = loaded(&alone).unwrap_err().to_string();
+        assert!(said.contains("vm.parent"), "{said}");
+        let group = text.replace("vm:\n", "  group: 192.0.2.1:7076\nvm:\n");
+        let said = loaded(&group).unwrap_err().to_string();
+        assert!(said.contains("between_hosts.group"), "{said}");
     }
 
     #[test]

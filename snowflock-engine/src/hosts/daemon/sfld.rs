@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::config::{DriverChoice, SfldConfig, VmConfig};
 use super::{DaemonError, Signals};
-use crate::control::{Created, Engine, EngineSpec, Programs, TicketAnswer, report};
+use crate::control::{
+    BetweenHosts, Created, Engine, EngineError, EngineSpec, Programs, TicketAnswer, report,
+};
 use crate::hosts::certificates::{Credentials, Role};
 use crate::hosts::ids::{IdRange, Unique};
 use crate::hosts::link::{Link, Sender, connect};
@@ -54,15 +56,15 @@ pub async fn run(config: &SfldConfig) -> Result<(), DaemonError> {
     }
     let tls = credentials.client()?;
     let instance = Unique::fresh().map_err(DaemonError::system("name this run"))?;
-    let vm = config.vm.clone();
-    let engine = tokio::task::spawn_blocking(move || start_engine(&vm)).await;
+    let for_start = config.clone();
+    let engine = tokio::task::spawn_blocking(move || start_engine(&for_start)).await;
     let engine = engine.map_err(std::io::Error::other).map_err(DaemonError::system("start the engine"))??;
     let booted = tokio::select! {
-        booted = engine.boot() => booted.map(|()| true),
+        booted = boot(&engine, config.vm.parent) => booted.map(|()| true),
         () = signals.stop_asked_for() => Ok(false),
     };
     if let Ok(true) = booted {
-        tracing::info!(sfmd = %config.sfmd, "the parent runs");
+        tracing::info!(sfmd = %config.sfmd, parent = config.vm.parent, "this host is ready");
         let sfld = Sfld::new(engine.clone(), config, instance);
         tokio::select! {
             () = sfld.run(config.sfmd, tls) => {}
@@ -74,7 +76,13 @@ pub async fn run(config: &SfldConfig) -> Result<(), DaemonError> {
     Ok(cleaned?)
 }
 
-fn start_engine(vm: &VmConfig) -> Result<Engine, DaemonError> {
+/// Boots the parent, if this host has one.
+async fn boot(engine: &Engine, parent: bool) -> Result<(), EngineError> {
+    if parent { engine.boot().await } else { Ok(()) }
+}
+
+fn start_engine(config: &SfldConfig) -> Result<Engine, DaemonError> {
+    let vm = &config.vm;
     let plain = vm.driver == DriverChoice::Plain;
     let programs = if plain { Programs::find_without_qemu()? } else { Programs::find()? };
     let spec = EngineSpec {
@@ -99,6 +107,11 @@ fn start_engine(vm: &VmConfig) -> Result<Engine, DaemonError> {
         identity_limit: IDENTITY_LIMIT,
         hook_limit: HOOK_LIMIT,
         programs,
+        between: config.between_hosts.as_ref().map(|between| BetweenHosts {
+            address: between.address,
+            group: between.group,
+            parent: vm.parent,
+        }),
     };
     if !plain {
         return Ok(Engine::start(spec)?);
@@ -123,6 +136,7 @@ struct Sfld {
     began: Instant,
     shells: u32,
     max_clones: u32,
+    shares: bool,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     line: Option<Sender>,
@@ -139,6 +153,7 @@ impl Sfld {
             began: Instant::now(),
             shells: config.vm.shells,
             max_clones: config.vm.max_clones,
+            shares: config.between_hosts.is_some(),
             events,
             inbox,
             line: None,
@@ -230,6 +245,7 @@ impl Sfld {
         HostState {
             room: Room { limit: self.max_clones, free: self.engine.free(), ids: view.ids_left.unwrap_or(0) },
             parent: view.parent.as_ref().map(|parent| parent.state.clone()),
+            shares: self.shares,
             checkpoints: view.checkpoints.iter().map(|checkpoint| checkpoint.id).collect(),
             clones: clones
                 .map(|clone| CloneReport { clone: clone.id, state: clone.state.clone(), ipv4: clone.ip })
@@ -253,6 +269,8 @@ impl Sfld {
                 });
                 return;
             }
+            Order::Hold(checkpoints) => return engine.hold(checkpoints.into_iter().collect()),
+            Order::Release(checkpoint) => return engine.release(checkpoint),
             _ => {}
         }
         tokio::spawn(async move {
@@ -301,7 +319,15 @@ async fn carry_out(engine: &Engine, order: Order) -> Option<Outcome> {
             }
             Some(Outcome::Killed(ticket))
         }
-        Order::UseIds(_) | Order::Advance(_) => None,
+        Order::Export(checkpoint, local) => {
+            let answer = engine.export(local).await.map(Arc::new).map_err(|error| report(&error));
+            Some(Outcome::Exported(checkpoint, answer))
+        }
+        Order::Import(checkpoint, from, parcel) => {
+            let answer = engine.import(parcel).await.map_err(|error| report(&error));
+            Some(Outcome::Imported(checkpoint, from, answer))
+        }
+        Order::UseIds(_) | Order::Advance(_) | Order::Hold(_) | Order::Release(_) => None,
     }
 }
 

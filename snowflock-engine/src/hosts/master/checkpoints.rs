@@ -61,7 +61,7 @@ impl Master {
         }
         let reported = self.report_of(host)?.checkpoints.iter().find(|c| c.checkpoint == id)?;
         match &reported.state {
-            CheckpointState::Taking => None,
+            CheckpointState::Wanted | CheckpointState::Taking => None,
             CheckpointState::Taken => Some(Ok(())),
             CheckpointState::Failed(why) => Some(Err(why.clone())),
         }

@@ -1,5 +1,6 @@
 //! Who belongs to it: hellos, reports, leases on membership, leases of clone IDs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::durable::Change;
@@ -50,7 +51,8 @@ impl Master {
         self.outputs.push_back(Output::ToHost(connection, welcome));
         self.heard.insert(host.clone(), now);
         let instance = hello.instance;
-        let line = Line { connection, instance, session, report: None, wishes: None, wished: now };
+        let sent = BTreeMap::new();
+        let line = Line { connection, instance, session, report: None, wishes: None, wished: now, sent };
         self.lines.insert(host.clone(), line);
     }
 

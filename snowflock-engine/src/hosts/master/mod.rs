@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::ids::{CheckpointId, Name, Session, TicketId, Unique};
+use super::ids::{CheckpointId, Epoch, Name, Session, TicketId, Unique};
 use super::message::{FromHost, Reply, Report, Request, ToHost, Wishes};
 use super::view::View;
 
@@ -21,6 +21,7 @@ pub mod placement;
 pub mod record;
 
 mod checkpoints;
+mod copies;
 pub(in crate::hosts) mod members;
 mod requests;
 mod show;
@@ -102,6 +103,8 @@ struct Line {
     wishes: Option<Wishes>,
     /// When they were last sent.
     wished: Duration,
+    /// When parcels were last sent.
+    sent: BTreeMap<(CheckpointId, Epoch), Duration>,
 }
 
 /// SFMD's brain. Times count from any moment in the past, the same for all calls.
@@ -114,6 +117,7 @@ pub struct Master {
     heard: BTreeMap<Name, Duration>,
     /// When the hosts of each ticket were asked.
     asked: BTreeMap<TicketId, Duration>,
+    parcels: copies::Parcels,
     waiters: Vec<Waiter>,
     view: View,
     outputs: VecDeque<Output>,
@@ -132,6 +136,7 @@ impl Master {
             lines: BTreeMap::new(),
             heard,
             asked: BTreeMap::new(),
+            parcels: copies::Parcels::default(),
             waiters: Vec::new(),
             view: View::default(),
             outputs: VecDeque::new(),
@@ -152,6 +157,12 @@ impl Master {
             }
             Input::Host(connection, host, FromHost::Report(report)) => {
                 self.report(now, connection, &host, report);
+            }
+            Input::Host(connection, host, FromHost::Piece(piece)) => {
+                let line = self.lines.get(&host);
+                if line.is_some_and(|l| l.connection == connection && l.session == piece.session) {
+                    self.piece_came(&host, piece);
+                }
             }
             Input::User(connection, by, request) => self.request(now, connection, by, request),
             Input::Closed(connection) => {
@@ -201,6 +212,7 @@ impl Master {
         self.settle_checkpoints();
         self.settle_tickets(now);
         self.send_wishes(now);
+        self.send_parcels(now);
         self.show();
         self.answer_waiters(now);
     }

@@ -1,8 +1,10 @@
 //! The view that users see, worked out from what is remembered and who is connected.
 
+use std::collections::BTreeSet;
+
 use super::Master;
-use super::durable::{Durable, Stage, Ticket};
-use crate::hosts::ids::TicketId;
+use super::durable::{Checkpoint, Durable, Stage, Ticket};
+use crate::hosts::ids::{CheckpointId, Name, TicketId};
 use crate::hosts::view::{CheckpointView, CloneView, HostState, HostView, StageView, TicketView, View};
 
 /// Numbers of views within one run of SFMD; a restart begins above all of them.
@@ -16,7 +18,7 @@ impl Master {
             number,
             hosts: self.hosts_shown(),
             tickets: self.durable.tickets.iter().map(|(id, ticket)| ticket_shown(*id, ticket)).collect(),
-            checkpoints: checkpoints_shown(&self.durable),
+            checkpoints: self.checkpoints_shown(),
             clones: clones_shown(&self.durable),
         };
         if number == 0 || shown != self.view {
@@ -43,6 +45,15 @@ impl Master {
         });
         shown.collect()
     }
+
+    fn checkpoints_shown(&self) -> Vec<CheckpointView> {
+        let taken = self.durable.checkpoints.iter().filter(|(_, checkpoint)| checkpoint.taken);
+        let hosts = |(id, record): (&CheckpointId, &Checkpoint)| {
+            let hosts: BTreeSet<Name> = record.hosts.keys().chain(self.copiers_of(*id)).cloned().collect();
+            CheckpointView { id: *id, hosts: hosts.into_iter().collect() }
+        };
+        taken.map(hosts).collect()
+    }
 }
 
 fn ticket_shown(id: TicketId, ticket: &Ticket) -> TicketView {
@@ -55,11 +66,6 @@ fn ticket_shown(id: TicketId, ticket: &Ticket) -> TicketView {
         Stage::Ending(_) => (StageView::Ending, None),
     };
     TicketView { id, wanted: ticket.wanted, stage, checkpoint, job: ticket.job.clone() }
-}
-
-fn checkpoints_shown(durable: &Durable) -> Vec<CheckpointView> {
-    let taken = durable.checkpoints.iter().filter(|(_, checkpoint)| checkpoint.taken);
-    taken.map(|(id, c)| CheckpointView { id: *id, hosts: c.hosts.keys().cloned().collect() }).collect()
 }
 
 fn clones_shown(durable: &Durable) -> Vec<CloneView> {

@@ -73,6 +73,7 @@ fn a_host_whose_parent_is_dead_makes_clones_of_its_checkpoint() {
             number,
             wishes: 0,
             room: Room { limit: 4, free: 4, ids: 100 },
+            shares: false,
             parent: Some(LifeState::Failed("it ended".into())),
             checkpoints,
             tickets: vec![],

@@ -102,7 +102,9 @@ impl Master {
         for host in self.lines.keys() {
             let Some(report) = self.report_of(host) else { continue };
             let has_parent = report.parent.as_ref().is_some_and(LifeState::has_identity);
-            if !has_parent && report.checkpoints.iter().all(|c| c.state != CheckpointState::Taken) {
+            let taken = || report.checkpoints.iter().any(|c| c.state == CheckpointState::Taken);
+            let source = if self.makes_copies(host) { self.has_parent_to_share() } else { taken() };
+            if !has_parent && !source {
                 continue;
             }
             let unreported = |id: &TicketId| report.tickets.iter().all(|share| share.ticket != *id);
@@ -164,7 +166,9 @@ impl Master {
             .iter()
             .filter(|(_, clone)| clone.state.is_alive())
             .map(|(id, clone)| (*id, clone.host.clone()))
-            .partition(|(_, host)| self.checkpoint_is_held(checkpoint, host));
+            .partition(|(_, host)| {
+                self.checkpoint_is_held(checkpoint, host) || self.is_copied(checkpoint, host)
+            });
         if with.is_empty() {
             let why =
                 format!("{checkpoint} is on none of the hosts of {ticket}: take one with sf checkpoint");

@@ -65,6 +65,8 @@ impl Master {
             clones.extend(wished);
         }
         let (ids, checkpoints) = (membership.ids.clone(), here.map(|(id, _)| *id).collect());
-        Some(Wishes { session, number: 0, ids, checkpoints, tickets, clones })
+        let (parcels, held) = (self.parcels_of(host, epoch), self.held_by(host, epoch));
+        let copies = self.copies_for(host);
+        Some(Wishes { session, number: 0, ids, checkpoints, copies, parcels, held, tickets, clones })
     }
 }

@@ -2,20 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::random::Random;
 use crate::control::{LifeState, TicketId as LocalTicket};
-use crate::hosts::ids::IdRange;
+use crate::hosts::ids::{CheckpointId, IdRange};
 use crate::hosts::message::{CloneGoal, CloneReport, CloneWish, Made, Room};
 use crate::hosts::steward::{HostState, Order, Outcome};
 use crate::memory::protocol::CheckpointId as LocalCheckpoint;
 use crate::network::identity::CloneId;
+
+/// What other hosts are told of a checkpoint.
+fn parcel(checkpoint: CheckpointId) -> Vec<u8> {
+    checkpoint.0.to_be_bytes().to_vec()
+}
 
 /// The dead are remembered, up to so many.
 const REMEMBERED: usize = 4;
 
 pub(super) struct FakeEngine {
     limit: u32,
+    parent: bool,
     ids: Vec<IdRange>,
     used: BTreeSet<CloneId>,
     tickets: BTreeMap<LocalTicket, Vec<CloneId>>,
@@ -26,9 +33,10 @@ pub(super) struct FakeEngine {
 }
 
 impl FakeEngine {
-    pub(super) fn new(limit: u32) -> Self {
+    pub(super) fn new(limit: u32, parent: bool) -> Self {
         Self {
             limit,
+            parent,
             ids: Vec::new(),
             used: BTreeSet::new(),
             tickets: BTreeMap::new(),
@@ -53,7 +61,8 @@ impl FakeEngine {
         };
         HostState {
             room: Room { limit: self.limit, free, ids },
-            parent: Some(LifeState::Joined),
+            parent: self.parent.then_some(LifeState::Joined),
+            shares: true,
             checkpoints: self.checkpoints.clone(),
             clones: self.clones.iter().map(report).collect(),
         }
@@ -67,6 +76,21 @@ impl FakeEngine {
             }
             Order::Ticket(ticket, wanted) => Some(Outcome::Ticket(*ticket, self.grant(random, *wanted))),
             Order::Checkpoint(checkpoint) => Some(Outcome::Checkpoint(*checkpoint, self.freeze(random))),
+            Order::Export(checkpoint, local) => {
+                let known = self.checkpoints.contains(local);
+                let parcel = known.then(|| Arc::new(parcel(*checkpoint))).ok_or("it has ended".to_owned());
+                Some(Outcome::Exported(*checkpoint, parcel))
+            }
+            Order::Import(checkpoint, from, bytes) => {
+                assert_eq!(**bytes, parcel(*checkpoint), "a parcel has changed on its way");
+                assert!(!self.parent, "a host with a parent of its own copies nothing");
+                Some(Outcome::Imported(*checkpoint, *from, self.freeze(random)))
+            }
+            Order::Hold(_) => None,
+            Order::Release(local) => {
+                self.checkpoints.remove(local);
+                None
+            }
             Order::Create(ticket, local, from) => {
                 Some(Outcome::Created(*ticket, self.create(random, *local, *from)))
             }

@@ -11,7 +11,7 @@ use crate::hosts::master::durable::{Change, Durable};
 use crate::hosts::master::members::FEW_IDS;
 use crate::hosts::master::{ConnectionId, Input, Master, Output, Settings};
 use crate::hosts::message::{FromHost, Reply, Request, ToHost};
-use crate::hosts::steward::{self, Order, Outcome, Steward};
+use crate::hosts::steward::{self, HostState, Order, Outcome, Steward};
 
 pub(super) const LEASE: Duration = Duration::from_secs(4);
 const RECONNECT_MS: u64 = 300;
@@ -93,9 +93,11 @@ impl World {
         };
         for index in 0..hosts {
             let limit = 1 + world.random.below(6) as u32;
+            // The first one has a parent at least.
+            let parent = index == 0 || world.random.chance(500);
             world.hosts.push(Host {
                 name: format!("h{index}").parse().unwrap(),
-                engine: FakeEngine::new(limit),
+                engine: FakeEngine::new(limit, parent),
                 steward: None,
                 instance: Unique::of(0),
                 connection: None,
@@ -420,9 +422,9 @@ impl World {
         if let Some(connection) = self.hosts[host].connection.take() {
             self.soon(50, Event::MasterSeesEnd(connection));
         }
-        let limit = self.hosts[host].engine.shows().room.limit;
+        let HostState { room, parent, .. } = self.hosts[host].engine.shows();
         self.hosts[host].steward = None;
-        self.hosts[host].engine = FakeEngine::new(limit);
+        self.hosts[host].engine = FakeEngine::new(room.limit, parent.is_some());
         self.soon(6000, Event::StartHost(host));
     }
 }

@@ -1,10 +1,13 @@
 //! What follows from wishes: orders for the Engine, each once.
 
+use std::time::Duration;
+
 use super::{HostState, LifeState, LocalCheckpoint, LocalTicket, Order, Outcome, Output, Steward};
 use crate::hosts::ids::{CheckpointId, TicketId};
 use crate::hosts::message::{
     CheckpointReport, CheckpointState, CloneGoal, CloneWish, Made, ShareState, TicketReport, TicketWish,
 };
+use crate::hosts::parcel::Assembly;
 use crate::network::identity::CloneId;
 
 /// A ticket's share, and what ends each state.
@@ -24,9 +27,14 @@ pub(super) enum Share {
     Ending,
 }
 
-/// A checkpoint of the parent.
+/// A checkpoint of the parent, or a copy of another host's.
 #[derive(Debug)]
 pub(super) enum Frozen {
+    /// A copy. Ends with the last piece of its parcel.
+    Wanted(Assembly),
+    /// A copy. Ends with the Engine's word.
+    Coming,
+    /// Ends with the Engine's word.
     Taking,
     Taken(LocalCheckpoint),
     Failed(String),
@@ -60,6 +68,8 @@ impl Steward {
                     *taking = frozen;
                 }
             }
+            Outcome::Exported(checkpoint, answer) => self.exported(checkpoint, answer),
+            Outcome::Imported(checkpoint, from, answer) => self.imported((checkpoint, from), answer),
             Outcome::Created(ticket, answer) => {
                 let Some(share) = self.tickets.get_mut(&ticket) else { return };
                 if let Share::Creating(local, clones) = share {
@@ -91,7 +101,7 @@ impl Steward {
     }
 
     /// Orders what is wished and not ordered yet.
-    pub(super) fn do_duties(&mut self) {
+    pub(super) fn do_duties(&mut self, now: Duration) {
         if self.fenced {
             let all: Vec<TicketId> = self.tickets.keys().copied().collect();
             all.into_iter().for_each(|ticket| self.end(ticket));
@@ -104,10 +114,14 @@ impl Steward {
             self.ids.clone_from(&wishes.ids);
             self.order(Order::UseIds(wishes.ids));
         }
-        self.checkpoints.retain(|id, _| wishes.checkpoints.contains(id));
+        self.copy_checkpoints(&wishes.copies);
+        let copies = &self.copies;
+        self.checkpoints.retain(|id, _| wishes.checkpoints.contains(id) || copies.contains_key(id));
         for checkpoint in wishes.checkpoints {
             self.take_checkpoint(checkpoint);
         }
+        self.tell_parcels(now, &wishes.parcels);
+        self.hold_checkpoints(&wishes.held);
         let wished = |id: &TicketId| wishes.tickets.iter().any(|wish| wish.ticket == *id);
         let unwished: Vec<TicketId> = self.tickets.keys().filter(|id| !wished(id)).copied().collect();
         unwished.into_iter().for_each(|ticket| self.end(ticket));
@@ -115,7 +129,7 @@ impl Steward {
         wishes.clones.iter().for_each(|wish| self.advance(wish));
     }
 
-    fn order(&mut self, order: Order) {
+    pub(super) fn order(&mut self, order: Order) {
         self.outputs.push_back(Output::Order(order));
     }
 
@@ -141,9 +155,12 @@ impl Steward {
                         self.tickets.insert(ticket, Share::Creating(local, clones));
                         self.order(create);
                     }
-                    Some(Frozen::Taking) => {}
-                    Some(Frozen::Failed(_)) | None => {
-                        let why = format!("{from} is not on this host any more");
+                    Some(Frozen::Taking | Frozen::Wanted(_) | Frozen::Coming) => {}
+                    frozen @ (Some(Frozen::Failed(_)) | None) => {
+                        let why = match frozen {
+                            Some(Frozen::Failed(why)) => format!("{from} is not on this host: {why}"),
+                            _ => format!("{from} is not on this host any more"),
+                        };
                         let failed = clones.into_iter().map(|id| (id, why.clone())).collect();
                         let made = Made { joined: Vec::new(), failed };
                         self.tickets.insert(ticket, Share::Created(local, made));
@@ -186,7 +203,8 @@ impl Steward {
         let report = |(id, frozen): (&CheckpointId, &Frozen)| CheckpointReport {
             checkpoint: *id,
             state: match frozen {
-                Frozen::Taking => CheckpointState::Taking,
+                Frozen::Wanted(_) => CheckpointState::Wanted,
+                Frozen::Taking | Frozen::Coming => CheckpointState::Taking,
                 Frozen::Taken(_) => CheckpointState::Taken,
                 Frozen::Failed(why) => CheckpointState::Failed(why.clone()),
             },

@@ -9,18 +9,22 @@
 //! a membership means, and when it is over, stands in `PROTOCOL.md`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{CheckpointId, Epoch, IdRange, Session, TicketId, Unique};
 use super::message::{
     CloneGoal, CloneReport, CloneWish, FromHost, Hello, Made, Report, Room, ToHost, Welcome, Wishes,
 };
+use super::parcel::Piece;
 use crate::control::{LifeState, TicketId as LocalTicket};
 use crate::memory::protocol::CheckpointId as LocalCheckpoint;
 use crate::network::identity::CloneId;
 
+mod copies;
 mod duties;
 
+use copies::Export;
 use duties::{Frozen, Share};
 
 /// Until a lease is known, SFMD must have welcomed within this.
@@ -35,6 +39,8 @@ pub struct HostState {
     pub room: Room,
     /// The parent's state.
     pub parent: Option<LifeState>,
+    /// Whether checkpoints go to other hosts and come from them.
+    pub shares: bool,
     /// Checkpoints of the parent that live, as the Engine numbers them.
     pub checkpoints: BTreeSet<LocalCheckpoint>,
     /// All clones that live, and some that do not.
@@ -65,6 +71,10 @@ pub enum Outcome {
     Ticket(TicketId, Result<(LocalTicket, Vec<CloneId>), String>),
     /// A checkpoint was taken, or not.
     Checkpoint(CheckpointId, Result<LocalCheckpoint, String>),
+    /// What other hosts need of a checkpoint.
+    Exported(CheckpointId, Result<Arc<Vec<u8>>, String>),
+    /// Clones of another host's checkpoint can be made, or not.
+    Imported(CheckpointId, Epoch, Result<LocalCheckpoint, String>),
     /// Each clone has joined or failed; or nothing was begun.
     Created(TicketId, Result<Made, String>),
     /// Nothing of a ticket is left.
@@ -97,6 +107,14 @@ pub enum Order {
     Kill(TicketId, LocalTicket),
     /// `ready`, `retire` or `sf_exit`. No outcome.
     Advance(CloneWish),
+    /// `export`.
+    Export(CheckpointId, LocalCheckpoint),
+    /// `import`.
+    Import(CheckpointId, Epoch, Arc<Vec<u8>>),
+    /// `hold`: these alone. No outcome.
+    Hold(Vec<LocalCheckpoint>),
+    /// `release`. No outcome.
+    Release(LocalCheckpoint),
     /// Clone IDs to use: these alone.
     UseIds(Vec<IdRange>),
 }
@@ -129,6 +147,10 @@ pub struct Steward {
     ids_coming: VecDeque<u32>,
     tickets: BTreeMap<TicketId, Share>,
     checkpoints: BTreeMap<CheckpointId, Frozen>,
+    /// Which of them are copies, and of which membership's.
+    copies: BTreeMap<CheckpointId, Epoch>,
+    exports: BTreeMap<CheckpointId, Export>,
+    held: Vec<LocalCheckpoint>,
     advanced: BTreeMap<CloneId, CloneGoal>,
     host: HostState,
     outputs: VecDeque<Output>,
@@ -151,6 +173,9 @@ impl Steward {
             ids_coming: VecDeque::new(),
             tickets: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            exports: BTreeMap::new(),
+            held: Vec::new(),
             advanced: BTreeMap::new(),
             host: HostState::default(),
             outputs: VecDeque::new(),
@@ -171,7 +196,7 @@ impl Steward {
             Input::Timeout => {}
         }
         self.finish_fencing();
-        self.do_duties();
+        self.do_duties(now);
         self.report(now);
         self.check_silence(now);
     }
@@ -199,6 +224,7 @@ impl Steward {
     fn connected(&mut self, now: Duration) {
         self.session = Session(self.session.0 + 1);
         self.wishes = None;
+        self.tell_parcels_anew();
         self.line = Some(Line { welcomed: false, heard: now, reports: 0, last: None });
         let hello = Hello { instance: self.instance, session: self.session, epoch: self.epoch };
         self.outputs.push_back(Output::Say(FromHost::Hello(hello)));
@@ -209,6 +235,7 @@ impl Steward {
             ToHost::Welcome(Welcome { session, .. })
             | ToHost::Fenced { session, .. }
             | ToHost::Wishes(Wishes { session, .. })
+            | ToHost::Piece(Piece { session, .. })
             | ToHost::Seen { session, .. } => *session,
         };
         let Some(line) = self.line.as_mut().filter(|_| session == self.session) else { return };
@@ -222,6 +249,7 @@ impl Steward {
                     self.wishes = Some(wishes);
                 }
             }
+            ToHost::Piece(piece) => self.piece_came(piece),
             ToHost::Seen { .. } => {}
         }
     }
@@ -271,6 +299,8 @@ impl Steward {
         self.epoch = None;
         self.tickets.clear();
         self.checkpoints.clear();
+        self.copies.clear();
+        self.exports.clear();
         self.advanced.clear();
         if self.line.take().is_some() {
             self.outputs.push_back(Output::HangUp("the membership is over; coming again without it"));
@@ -302,6 +332,7 @@ impl Steward {
             wishes: self.wishes.as_ref().map_or(0, |wishes| wishes.number),
             room: self.room(),
             parent: self.host.parent.clone(),
+            shares: self.host.shares,
             checkpoints: self.checkpoint_reports(),
             tickets: self.ticket_reports(),
             clones: self.host.clones.clone(),

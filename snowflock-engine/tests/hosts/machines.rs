@@ -1,0 +1,89 @@
+//! Machines: network and mount namespaces on one switch, made by this test and gone with it.
+//!
+//! A machine lives for as long as the program that holds it, whatever becomes of the daemons on it. It has
+//! names of network namespaces of its own, so that several can have the network of one parent.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Namespaces that a process holds.
+struct Held(Child);
+
+impl Held {
+    fn new() -> Self {
+        let script = "mkdir -p /run/netns && mount -t tmpfs none /run/netns && echo && exec sleep infinity";
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "sh", "-c", script]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        // Its one line says that all is made.
+        let mut said = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+        Self(child)
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid(), "--net", "--mount", program]);
+        command
+    }
+
+    fn run(&self, words: &[&str]) {
+        let output = self.command(words[0]).args(&words[1..]).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Machines with one address each, 10.9.0.1 and so on, on one switch.
+pub(crate) struct Machines {
+    machines: Vec<Held>,
+    switch: Held,
+}
+
+impl Machines {
+    pub(crate) fn new(count: usize) -> Self {
+        let switch = Held::new();
+        switch.run(&["ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]);
+        switch.run(&["ip", "link", "set", "br0", "up"]);
+        let mut machines = Self { machines: Vec::new(), switch };
+        (0..count).for_each(|host| machines.add(host));
+        machines
+    }
+
+    fn add(&mut self, host: usize) {
+        let (machine, port) = (Held::new(), format!("p{host}"));
+        let veth = ["ip", "link", "add", &port, "mtu", "9000", "type", "veth", "peer", "name", "eth0"];
+        self.switch.run(&[&veth[..], &["mtu", "9000", "netns", &machine.pid()]].concat());
+        self.switch.run(&["ip", "link", "set", &port, "master", "br0", "up"]);
+        let address = format!("{}/16", Self::address(host));
+        machine.run(&["ip", "address", "add", &address, "dev", "eth0"]);
+        machine.run(&["ip", "link", "set", "lo", "up"]);
+        machine.run(&["ip", "link", "set", "eth0", "up"]);
+        self.machines.push(machine);
+    }
+
+    pub(crate) fn address(host: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 9, 0, host as u8 + 1)
+    }
+
+    /// A program on a machine.
+    pub(crate) fn command(&self, host: usize, program: &str) -> Command {
+        self.machines[host].command(program)
+    }
+
+    /// A network namespace that something on a machine has made.
+    pub(crate) fn namespace(&self, host: usize, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/netns/{name}", self.machines[host].pid()))
+    }
+}
