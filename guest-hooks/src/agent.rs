@@ -134,10 +134,12 @@ impl Agent {
         }
         let began = Instant::now();
         let mut failed = self.identifier.take(&identity, self.identity.as_ref());
-        if is_birth(&identity, self.identity.as_ref())
-            && hooks::run(HookEvent::AfterBirth, Some(&identity), AFTER_BIRTH_DEADLINE).failed > 0
-        {
-            failed.insert(Failures::HOOKS);
+        if is_birth(&identity, self.identity.as_ref()) {
+            let outcome = hooks::run(HookEvent::AfterBirth, Some(&identity), AFTER_BIRTH_DEADLINE);
+            if outcome.failed > 0 {
+                failed.insert(Failures::HOOKS);
+                self.port.send(&outcome.message(request, HookEvent::AfterBirth))?;
+            }
         }
         let took_us = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
         let answer = GuestMessage::Identified { request, clone_id: identity.clone_id, failed, took_us };

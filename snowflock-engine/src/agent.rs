@@ -3,6 +3,7 @@
 //! A guest may lie, flood or hang: every wait has a deadline, and what cannot
 //! be understood is passed over.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,8 +25,28 @@ pub enum AgentError {
     #[error("the agent in the guest did not answer within {0:?}")]
     Silent(Duration),
     /// The guest could not do all of it.
-    #[error("the guest could not take its identity, failed: {0}")]
-    Incomplete(Failures),
+    #[error("the guest could not take its identity, failed: {failed}{hook}")]
+    Incomplete {
+        /// The steps.
+        failed: Failures,
+        /// The hook, if one was the reason.
+        hook: FailedHook,
+    },
+}
+
+/// The first hook that failed at a birth, if the guest has named one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailedHook(pub Option<Name>);
+
+impl std::fmt::Display for FailedHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |name| write!(f, " ({})", printable(&name)))
+    }
+}
+
+/// A guest's text, fit for a log.
+fn printable(name: &Name) -> String {
+    name.as_str().chars().filter(|c| !c.is_control()).collect()
 }
 
 /// What became of the hooks of an event.
@@ -77,20 +98,27 @@ impl Agent {
         self.requests = self.requests.wrapping_add(1);
         let ours = RequestId(self.requests);
         let until = Instant::now() + limit;
+        let hook = Cell::new(FailedHook(None));
         let answer = |message: &GuestMessage| match message {
             GuestMessage::Identified { request, failed, took_us, .. } if *request == ours => {
                 Some((*failed, Duration::from_micros(u64::from(*took_us))))
+            }
+            GuestMessage::HooksDone { request, first_failed, .. } if *request == ours => {
+                hook.set(FailedHook(Some(*first_failed)));
+                None
             }
             _ => None,
         };
         loop {
             self.say(&HostMessage::Identify(ours, identity.clone()))?;
             let left = until.saturating_duration_since(Instant::now());
-            match self.wait(left.min(REPEAT), answer) {
+            match self.wait(left.min(REPEAT), &answer) {
                 Err(AgentError::Silent(_)) if left > REPEAT => {}
                 Err(AgentError::Silent(_)) => return Err(AgentError::Silent(limit)),
                 Err(error) => return Err(error),
-                Ok((failed, _)) if !failed.is_empty() => return Err(AgentError::Incomplete(failed)),
+                Ok((failed, _)) if !failed.is_empty() => {
+                    return Err(AgentError::Incomplete { failed, hook: hook.get() });
+                }
                 Ok((_, took)) => return Ok(took),
             }
         }
