@@ -112,7 +112,7 @@ impl Agent {
         loop {
             self.say(&HostMessage::Identify(ours, identity.clone()))?;
             let left = until.saturating_duration_since(Instant::now());
-            match self.wait(left.min(REPEAT), &answer) {
+            match self.wait(left.min(REPEAT), answer) {
                 Err(AgentError::Silent(_)) if left > REPEAT => {}
                 Err(AgentError::Silent(_)) => return Err(AgentError::Silent(limit)),
                 Err(error) => return Err(error),
