@@ -4,12 +4,18 @@
 //! be understood is passed over.
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::wire::frame::MAX_FRAME;
-use crate::wire::{Decoder, Failures, GuestMessage, HookEvent, HostMessage, Identity, Name, RequestId};
+use crate::wire::{Failures, GuestMessage, HookEvent, HostMessage, Identity, Name, RequestId, Vitals};
+
+mod line;
+
+pub use line::{Called, Caller, ReplyLine};
 
 /// A request that got no answer is sent again after this long: a clone's agent may miss the first
 /// while its serial port wakes up.
@@ -67,19 +73,36 @@ fn first_request() -> u32 {
     now.as_micros() as u32
 }
 
-/// A line to one guest.
+/// A line to one guest. A thread listens on it until it is dropped.
 #[derive(Debug)]
 pub struct Agent {
     stream: UnixStream,
-    decoder: Decoder,
+    answers: Receiver<GuestMessage>,
     requests: u32,
+    /// The parent's call that this clone is the outcome of, and its place among those.
+    fork: Option<(RequestId, u32)>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It fails when the guest has gone first, and the thread with it.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
 }
 
 impl Agent {
-    /// Over the socket of the guest's serial port.
-    #[must_use]
-    pub fn new(stream: UnixStream) -> Self {
-        Self { stream, decoder: Decoder::default(), requests: first_request() }
+    /// Over the socket of the guest's serial port. Calls of the guest go to `caller`, or nowhere.
+    ///
+    /// # Errors
+    /// No thread or file descriptor is left.
+    pub fn new(stream: UnixStream, caller: Option<Caller>) -> io::Result<Self> {
+        let answers = line::listen(&stream, caller)?;
+        Ok(Self { stream, answers, requests: first_request(), fork: None })
+    }
+
+    /// The guest is a clone, made because its parent made this call, and its place among those is this.
+    pub fn forked_by(&mut self, call: RequestId, place: u32) {
+        self.fork = Some((call, place));
     }
 
     /// Waits for the agent's first word after a boot.
@@ -110,6 +133,9 @@ impl Agent {
             _ => None,
         };
         loop {
+            if let Some((call, place)) = self.fork {
+                self.say(&HostMessage::ForkedBy { call, place })?;
+            }
             self.say(&HostMessage::Identify(ours, identity.clone()))?;
             let left = until.saturating_duration_since(Instant::now());
             match self.wait(left.min(REPEAT), answer) {
@@ -141,6 +167,20 @@ impl Agent {
         })
     }
 
+    /// Asks the guest how it is doing. A guest may lie.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub fn vitals(&mut self, limit: Duration) -> Result<Vitals, AgentError> {
+        self.requests = self.requests.wrapping_add(1);
+        let ours = RequestId(self.requests);
+        self.say(&HostMessage::AskReport(ours))?;
+        self.wait(limit, |message| match message {
+            GuestMessage::Report(request, vitals) if *request == ours => Some(*vitals),
+            _ => None,
+        })
+    }
+
     fn say(&mut self, message: &HostMessage) -> io::Result<()> {
         self.stream.set_write_timeout(Some(REPEAT))?;
         self.stream.write_all(message.encode(&mut [0; MAX_FRAME]))
@@ -153,27 +193,21 @@ impl Agent {
     ) -> Result<T, AgentError> {
         let until = Instant::now() + limit;
         loop {
-            while let Some(frame) = self.decoder.next_frame() {
-                match GuestMessage::parse(&frame) {
-                    Ok(message) => {
-                        if let Some(found) = wanted(&message) {
-                            return Ok(found);
-                        }
-                    }
-                    Err(error) => tracing::debug!(%error, "passed over a message of a guest"),
-                }
-            }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(AgentError::Silent(limit));
-            }
-            self.stream.set_read_timeout(Some(left))?;
-            match self.stream.read(self.decoder.space()) {
-                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
-                Ok(count) => self.decoder.filled(count),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(e) => return Err(e.into()),
+            match self.answers.recv_timeout(left) {
+                Ok(message) => {
+                    if let Some(found) = wanted(&message) {
+                        return Ok(found);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Err(AgentError::Silent(limit)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::from(ErrorKind::UnexpectedEof).into());
+                }
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,12 +68,13 @@ fn spec(name: &str, config: &VmTier) -> Result<EngineSpec, TierError> {
             AcceleratorChoice::Kvm => Wish::Kvm,
         },
         shells: vm.shells,
-        max_clones: config.scaling.max.saturating_sub(1),
+        max_clones: config.scaling.max.saturating_sub(1) + vm.guest_clones,
         clone_mib: u64::from(vm.memory_mib) / 4 + HYPERVISOR_MIB,
         state_folder: vm.state_dir.clone(),
         boot_limit: vm.boot_deadline,
         identity_limit: vm.clone_deadline,
         hook_limit: vm.hook_deadline,
+        guest_clones: vm.guest_clones,
         programs,
     })
 }

@@ -19,6 +19,7 @@ use crate::memory::image::Image;
 use crate::memory::protocol::CheckpointId;
 use crate::network::Port;
 use crate::network::identity::CloneId;
+use crate::wire::RequestId;
 
 /// A checkpoint: what clones are made from.
 pub(super) struct Checkpoint {
@@ -34,6 +35,8 @@ pub(super) struct Checkpoint {
     /// What this checkpoint's own clones look through when they are forked in turn.
     pub(super) view: FrozenView,
     pub(super) pause: PauseTimes,
+    /// The call of the frozen VM that wanted it; `None` if the host did.
+    pub(super) asked_by: Option<RequestId>,
     /// Serves the VM that was frozen: its memserver, or the memtap of the clone that it is.
     keeper: Arc<MemoryServer>,
 }
@@ -43,6 +46,7 @@ pub(super) struct Subject<'a> {
     pub(super) vm: &'a mut dyn Vm,
     pub(super) keeper: Arc<MemoryServer>,
     pub(super) made_from: Option<Arc<Checkpoint>>,
+    pub(super) asked_by: Option<RequestId>,
 }
 
 impl Checkpoint {
@@ -76,7 +80,7 @@ impl Checkpoint {
         let described = describe(host, id, subject.vm.port(), memory.region.len, &disk, device_state)?;
         described.write(&path)?;
         let descriptor_bytes = std::fs::metadata(&path)?.len();
-        let keeper = subject.keeper;
+        let (keeper, asked_by) = (subject.keeper, subject.asked_by);
         let descriptor = path;
         Ok(Self {
             id,
@@ -89,6 +93,7 @@ impl Checkpoint {
             memtap,
             view,
             pause,
+            asked_by,
             keeper,
         })
     }

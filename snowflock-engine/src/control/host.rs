@@ -5,7 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::mpsc::Sender;
+
 use super::EngineError;
+use crate::agent::Called;
 use crate::descriptor::{Architecture, HostCapabilities, MachineShape};
 use crate::hypervisor::{BootImage, Hypervisor, Place};
 use crate::memory::PAGE_BYTES;
@@ -95,6 +98,8 @@ pub(super) struct Host {
     pub(super) folder: PathBuf,
     pub(super) image: BootImage,
     pub(super) vcpus: u8,
+    /// Where the calls of guests go.
+    pub(super) calls: Sender<Called>,
 }
 
 impl Host {

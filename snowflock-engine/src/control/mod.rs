@@ -28,9 +28,11 @@ use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{AddressBlock, CloneId};
 use crate::network::{Dialer, Network, NetworkError};
 use crate::sys::uffd::Uffd;
+use crate::wire::RequestId;
 
 mod birth;
 mod checkpoint;
+mod guest_api;
 mod host;
 mod ledger;
 mod lifecycle;
@@ -78,6 +80,8 @@ pub struct EngineSpec {
     pub identity_limit: Duration,
     /// The hooks in a guest get this long for each event: before a fork, before an exit.
     pub hook_limit: Duration,
+    /// Clones that processes in the parent may ask for, at once; 0: they may ask for nothing.
+    pub guest_clones: u32,
     /// Programs to use.
     pub programs: Programs,
 }
@@ -222,6 +226,7 @@ impl Engine {
     ) -> Result<(Self, Owner), EngineError> {
         let network = Network::create(&spec.name, spec.block)?;
         let dialer = network.dialer();
+        let (calls, called) = tokio::sync::mpsc::channel(guest_api::WAITING);
         let host = Host {
             name: spec.name.clone(),
             hypervisor,
@@ -230,11 +235,14 @@ impl Engine {
             folder: spec.state_folder.clone(),
             image: spec.image.clone(),
             vcpus: spec.machine.vcpus,
+            calls,
         };
         let (events, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(Arc::new(View::default()));
         let owner = Owner::new(spec, host, inbox, events.clone(), publish);
-        Ok((Self { events, view, dialer, choice }, owner))
+        let engine = Self { events, view, dialer, choice };
+        guest_api::start(engine.clone(), spec.guest_clones, called)?;
+        Ok((engine, owner))
     }
 
     /// Boots the parent; it has its identity when this returns.
@@ -266,7 +274,12 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::sf_checkpoint_parent`].
     pub async fn checkpoint(&self, of: CloneId) -> Result<CheckpointId, EngineError> {
-        self.ask(|reply| Command::Checkpoint(of, reply)).await?
+        self.ask(|reply| Command::Checkpoint(of, None, reply)).await?
+    }
+
+    /// The same because of this call of the VM: it returns in the clones as well.
+    async fn checkpoint_asked_by(&self, of: CloneId, call: RequestId) -> Result<CheckpointId, EngineError> {
+        self.ask(|reply| Command::Checkpoint(of, Some(call), reply)).await?
     }
 
     /// SnowFlock's `sf_create_clones`: uses a ticket up. Returns when each of its clones has joined or failed.

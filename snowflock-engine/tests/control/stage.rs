@@ -90,6 +90,7 @@ impl Stage {
             boot_limit: LONG,
             identity_limit: LONG,
             hook_limit: LONG,
+            guest_clones: 0,
             programs: programs(),
         };
         let engine = Engine::start_on(spec, |spec, folder| {

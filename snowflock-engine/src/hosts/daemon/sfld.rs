@@ -98,6 +98,7 @@ fn start_engine(vm: &VmConfig) -> Result<Engine, DaemonError> {
         boot_limit: BOOT_LIMIT,
         identity_limit: IDENTITY_LIMIT,
         hook_limit: HOOK_LIMIT,
+        guest_clones: 0,
         programs,
     };
     if !plain {
