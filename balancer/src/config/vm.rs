@@ -7,6 +7,7 @@ use scaler::yaml::Section;
 
 use super::Surroundings;
 use super::network::Ipv4Prefix;
+use super::state_dir;
 use super::warm::{self, WarmRequests};
 
 /// Which way of running a guest to use.
@@ -49,7 +50,7 @@ pub struct VmConfig {
     pub guest_clones: u32,
     /// Requests that the parent answers before its first checkpoint.
     pub warm: Vec<WarmRequests>,
-    /// Folder for sockets, frozen memory and disk overlays; wiped at start.
+    /// Folder for sockets and disk overlays; wiped at start.
     pub state_dir: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
@@ -96,8 +97,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         s.u32("clones", remedy).at_most(MOST_GUEST_CLONES).or(0)
     });
     let warm = warm::read(s);
-    let state_dir = s.path_buf("state_dir", "give a folder on a tmpfs, e.g. /run/flurry/shop");
-    let state_dir = state_dir.check(|path| absolute(path)).or(Path::new("/run/flurry").join(name));
+    let state_dir = state_dir::read(s, name, around);
     let qemu = s.path_buf("qemu", "give the QEMU program, e.g. /usr/bin/qemu-system-x86_64");
     let qemu = qemu.or(PathBuf::from("qemu-system-x86_64"));
     Some(VmConfig {
@@ -122,14 +122,4 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
 fn existing(path: &Path, around: &Surroundings<'_>) -> Result<PathBuf, String> {
     let path = around.folder.join(path);
     if (around.exists)(&path) { Ok(path) } else { Err(format!("{} does not exist", path.display())) }
-}
-
-/// The folder is wiped at start, so it must be plain which one is meant.
-fn absolute(path: &Path) -> Result<(), String> {
-    let deep = path.components().count() >= 3;
-    let plain = !path.components().any(|part| part == std::path::Component::ParentDir);
-    let fine = path.is_absolute() && deep && plain;
-    fine.then_some(()).ok_or_else(|| {
-        format!("must be an absolute path of at least two folders without .., got `{}`", path.display())
-    })
 }
