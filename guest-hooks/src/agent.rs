@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use snowflock_engine::wire::{Decoder, Failures, GuestMessage, HookEvent, HostMessage, Identity, RequestId};
 
+use crate::api::Api;
 use crate::identity::{Identifier, is_birth};
 use crate::port::Port;
 use crate::{hooks, sys, system, vitals};
@@ -39,6 +40,8 @@ struct Agent {
     last: Option<(RequestId, GuestMessage)>,
     identity: Option<Identity>,
     boot_id: [u8; 16],
+    api: Api,
+    watch: sys::Watch,
 }
 
 impl Agent {
@@ -50,6 +53,8 @@ impl Agent {
             last: None,
             identity: None,
             boot_id: system::boot_id(),
+            api: Api::open(),
+            watch: sys::Watch::default(),
         };
         // Both help a birth to be quick and neither is vital.
         if let Err(e) = sys::run_first() {
@@ -81,9 +86,19 @@ impl Agent {
         }
     }
 
-    /// Answers the host until it hangs up.
+    /// Answers the host, and processes of the guest, until the host hangs up.
     fn listen(&mut self) -> Result<(), String> {
         loop {
+            self.watch.clear();
+            self.port.add_to(&mut self.watch);
+            self.api.add_to(&mut self.watch);
+            self.watch.wait().map_err(|e| format!("waiting for something to do: {e}"))?;
+            for (request, call) in self.api.serve(&self.watch, self.identity.as_ref()) {
+                self.port.send(&GuestMessage::Call(request, call))?;
+            }
+            if !self.watch.has_news(self.port.file()) {
+                continue;
+            }
             let count = self.port.read(self.decoder.space())?;
             if count == 0 {
                 self.decoder = Decoder::new();
@@ -119,6 +134,14 @@ impl Agent {
                 self.port.send(&outcome.message(request, event))
             }
             HostMessage::AskReport(request) => self.port.send(&GuestMessage::Report(request, vitals::read())),
+            HostMessage::Answer(request, answer) => {
+                self.api.answered(request, &answer);
+                Ok(())
+            }
+            HostMessage::ForkedBy { call, place } => {
+                self.api.forked_by(call, place);
+                Ok(())
+            }
             HostMessage::Shutdown(request) => {
                 self.port.send(&GuestMessage::ShuttingDown(request))?;
                 system::power_off().map_err(|e| format!("powering off: {e}"))
@@ -134,15 +157,20 @@ impl Agent {
         }
         let began = Instant::now();
         let mut failed = self.identifier.take(&identity, self.identity.as_ref());
-        if is_birth(&identity, self.identity.as_ref())
-            && hooks::run(HookEvent::AfterBirth, Some(&identity), AFTER_BIRTH_DEADLINE).failed > 0
-        {
-            failed.insert(Failures::HOOKS);
+        if is_birth(&identity, self.identity.as_ref()) {
+            let outcome = hooks::run(HookEvent::AfterBirth, Some(&identity), AFTER_BIRTH_DEADLINE);
+            if outcome.failed > 0 {
+                failed.insert(Failures::HOOKS);
+                self.port.send(&outcome.message(request, HookEvent::AfterBirth))?;
+            }
         }
         let took_us = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
         let answer = GuestMessage::Identified { request, clone_id: identity.clone_id, failed, took_us };
         self.port.send(&answer)?;
         self.last = Some((request, answer));
+        if is_birth(&identity, self.identity.as_ref()) {
+            self.api.born(&identity);
+        }
         self.identity = Some(identity);
         Ok(())
     }

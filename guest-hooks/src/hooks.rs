@@ -4,6 +4,7 @@
 //! for all of them together; whatever runs past it is killed with its whole group and counts as failed.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,8 @@ fn list(directory: &Path) -> Vec<PathBuf> {
 
 fn run_one(hook: &Path, event: HookEvent, identity: Option<&Identity>, ends: Instant) -> Result<(), String> {
     let mut command = Command::new(hook);
-    command.stdin(Stdio::null()).process_group(0).env("FLURRY_EVENT", event.name());
+    // What it prints goes where the agent's own messages go.
+    command.stdin(Stdio::null()).stdout(io::stderr()).process_group(0).env("FLURRY_EVENT", event.name());
     for (key, value) in identity.map(environment).into_iter().flatten() {
         command.env(key, value);
     }

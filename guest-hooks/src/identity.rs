@@ -55,7 +55,13 @@ impl Identifier {
             note(Failures::MACHINE_ID, self.machine_id.renew());
         }
         failed.insert(self.interface.readdress(new, old.map(|o| (o.ipv4, o.prefix_len))));
-        self.record.write(new);
+        match sys::random() {
+            Ok(random) => self.record.write(new, u128::from_be_bytes(random)),
+            Err(e) => {
+                failed.insert(Failures::ENTROPY);
+                eprintln!("flurry: identity: {}: {e}", Failures::ENTROPY);
+            }
+        }
         failed
     }
 }

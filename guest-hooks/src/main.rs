@@ -3,14 +3,17 @@
 //! ```text
 //! guest-agent [--port FILE]    the agent; without --port it finds its virtio-serial port itself
 //! /init                        the first stage
+//! sf ticket|clone|...          SnowFlock's calls for the shell
 //! ```
 
 mod agent;
+mod api;
 mod hooks;
 mod identity;
 mod netlink;
 mod port;
 mod record;
+mod sf;
 mod stage1;
 mod sys;
 mod system;
@@ -21,9 +24,13 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args = std::env::args();
-    if args.next().as_deref() == Some("/init") {
+    let name = args.next().unwrap_or_default();
+    if name == "/init" {
         eprintln!("flurry: cannot boot: {}", stage1::run());
         return ExitCode::FAILURE;
+    }
+    if name.rsplit('/').next() == Some("sf") {
+        return sf::main(&args.collect::<Vec<_>>());
     }
     let port = match (args.next().as_deref(), args.next(), args.next()) {
         (None, ..) => None,

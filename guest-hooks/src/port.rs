@@ -32,6 +32,15 @@ impl Port {
         Ok(Self { file })
     }
 
+    /// Lets it be waited for.
+    pub(crate) fn add_to(&self, watch: &mut sys::Watch) {
+        watch.add(&self.file);
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Sends a message; waits while no host is connected.
     pub(crate) fn send(&mut self, message: &GuestMessage) -> Result<(), String> {
         let mut out = [0; MAX_FRAME];

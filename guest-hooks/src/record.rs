@@ -27,9 +27,9 @@ impl Record {
         File::create(FILE).map(|file| Self { file }).map_err(|e| format!("creating {FILE}: {e}"))
     }
 
-    /// Replaces the record.
-    pub(crate) fn write(&self, identity: &Identity) {
-        let text = Text::of(identity);
+    /// Replaces the record. The generation is a number that no other birth of any guest has.
+    pub(crate) fn write(&self, identity: &Identity, generation: u128) {
+        let text = Text::of(identity, generation);
         if let Err(e) = self.file.write_all_at(&text.bytes, 0) {
             eprintln!("flurry: writing {FILE}: {e}");
         }
@@ -43,14 +43,14 @@ struct Text {
 }
 
 impl Text {
-    fn of(i: &Identity) -> Self {
+    fn of(i: &Identity, generation: u128) -> Self {
         let mut text = Self { bytes: [b'\n'; SIZE], used: 0 };
         let [a, b, c, d, e, f] = i.mac;
         // Writing into Text cannot fail.
         let _ = write!(
             text,
             "FLURRY_CLONE_ID={}\nFLURRY_CLONES={}\nFLURRY_IPV4={}\nFLURRY_PREFIX_LEN={}\nFLURRY_GATEWAY={}\n\
-             FLURRY_PARENT_IPV4={}\nFLURRY_MAC={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}\nFLURRY_HOSTNAME={}\n",
+             FLURRY_PARENT_IPV4={}\nFLURRY_MAC={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}\nFLURRY_HOSTNAME={}\nFLURRY_GENERATION={:032x}\n",
             i.clone_id,
             i.clones,
             i.ipv4,
@@ -58,6 +58,7 @@ impl Text {
             i.gateway,
             i.parent_ipv4,
             i.hostname.as_str(),
+            generation,
         );
         text
     }
@@ -92,9 +93,10 @@ mod tests {
             entropy: [0; 32],
             hostname: Name::cut(&"h".repeat(63)),
         };
-        let text = Text::of(&widest);
+        let text = Text::of(&widest, u128::MAX);
         assert!(text.used < SIZE, "{} bytes", text.used);
         let shown = std::str::from_utf8(&text.bytes).expect("ASCII");
         assert!(shown.starts_with("FLURRY_CLONE_ID=4294967295\n") && shown.contains("FLURRY_HOSTNAME=hhh"));
+        assert!(shown.contains("\nFLURRY_GENERATION=ffffffffffffffffffffffffffffffff\n"));
     }
 }

@@ -137,6 +137,36 @@ fn poll(fd: RawFd, timeout: Duration) -> io::Result<libc::c_short> {
     }
 }
 
+/// Things that may have something to read. Its room is kept, so that waiting again allocates nothing.
+#[derive(Default)]
+pub(crate) struct Watch(Vec<libc::pollfd>);
+
+impl Watch {
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// One more.
+    pub(crate) fn add(&mut self, thing: &impl AsRawFd) {
+        self.0.push(libc::pollfd { fd: thing.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    }
+
+    /// Waits, for ever if need be, until one has bytes or has been closed.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        // SAFETY: the entries are valid pollfds, and their count is that of the vector.
+        match checked(unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, -1) }) {
+            Err(e) if e.kind() != io::ErrorKind::Interrupted => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has this one bytes, or has it been closed?
+    pub(crate) fn has_news(&self, thing: &impl AsRawFd) -> bool {
+        self.0.iter().any(|entry| entry.fd == thing.as_raw_fd() && entry.revents != 0)
+    }
+}
+
 /// Are there bytes to read within `timeout`?
 pub(crate) fn readable_within(file: &File, timeout: Duration) -> io::Result<bool> {
     poll(file.as_raw_fd(), timeout).map(|events| events & libc::POLLIN != 0)

@@ -16,11 +16,13 @@
 //! A periodic report would wake an idle clone and dirty its pages, hence the host asks.
 //! `guest-hooks/CONTRACT.md` describes the bytes; `frame` holds the framing. Nothing here allocates.
 
+pub mod api;
 mod fields;
 pub mod frame;
 
 use std::net::Ipv4Addr;
 
+use api::{Answer, Call};
 pub use fields::{Malformed, Name};
 use fields::{Reader, Writer};
 pub use frame::{Decoder, Frame, MAX_FRAME, VERSION};
@@ -91,6 +93,7 @@ impl HookEvent {
 
 /// What the host says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "nothing here allocates, and one exists at a time")]
 pub enum HostMessage {
     /// The answer to a Hello when the identity comes later.
     Welcome,
@@ -112,6 +115,16 @@ pub enum HostMessage {
     AskReport(RequestId),
     /// Power off; answered by [`GuestMessage::ShuttingDown`] before it begins.
     Shutdown(RequestId),
+    /// The answer to a call of the guest; the number is the guest's.
+    Answer(RequestId, Answer),
+    /// Ahead of a clone's Identify: the fork is the outcome of this call of its parent. Without it, the fork
+    /// is none of the guest's doing.
+    ForkedBy {
+        /// The parent's number of the call.
+        call: RequestId,
+        /// The clone's place among those of its ticket, from 1.
+        place: u32,
+    },
 }
 
 /// Which steps of taking an identity failed, as a set.
@@ -221,6 +234,8 @@ pub enum GuestMessage {
     Report(RequestId, Vitals),
     /// The guest is going down.
     ShuttingDown(RequestId),
+    /// A process in the guest asks for something; the guest chooses the number.
+    Call(RequestId, Call),
 }
 
 /// Why a frame that arrived whole is not a message.
@@ -283,6 +298,8 @@ impl HostMessage {
             },
             0x05 => Self::AskReport(r.request()?),
             0x06 => Self::Shutdown(r.request()?),
+            0x07 => Self::Answer(r.request()?, Answer::read(&mut r)?),
+            0x08 => Self::ForkedBy { call: r.request()?, place: r.u32("place")? },
             kind => return Err(WireError::Kind(kind)),
         };
         r.finish()?;
@@ -297,6 +314,8 @@ impl HostMessage {
             Self::RunHooks { .. } => 0x04,
             Self::AskReport(_) => 0x05,
             Self::Shutdown(_) => 0x06,
+            Self::Answer(..) => 0x07,
+            Self::ForkedBy { .. } => 0x08,
         }
     }
 
@@ -308,6 +327,14 @@ impl HostMessage {
                 identity.write(w);
             }
             Self::Ping(request) | Self::AskReport(request) | Self::Shutdown(request) => w.request(*request),
+            Self::ForkedBy { call, place } => {
+                w.request(*call);
+                w.u32(*place);
+            }
+            Self::Answer(request, answer) => {
+                w.request(*request);
+                answer.write(w);
+            }
             Self::RunHooks { request, event, deadline_ms } => {
                 w.request(*request);
                 w.u8(*event as u8);
@@ -386,6 +413,7 @@ impl GuestMessage {
             },
             0x85 => Self::Report(r.request()?, Vitals::read(&mut r)?),
             0x86 => Self::ShuttingDown(r.request()?),
+            0x87 => Self::Call(r.request()?, Call::read(&mut r)?),
             kind => return Err(WireError::Kind(kind)),
         };
         r.finish()?;
@@ -400,6 +428,7 @@ impl GuestMessage {
             Self::HooksDone { .. } => 0x84,
             Self::Report(..) => 0x85,
             Self::ShuttingDown(_) => 0x86,
+            Self::Call(..) => 0x87,
         }
     }
 
@@ -428,6 +457,10 @@ impl GuestMessage {
                 vitals.write(w);
             }
             Self::ShuttingDown(request) => w.request(*request),
+            Self::Call(request, call) => {
+                w.request(*request);
+                call.write(w);
+            }
         }
         w.used()
     }

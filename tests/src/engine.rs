@@ -29,11 +29,23 @@ pub struct Shape {
     pub max_clones: u32,
     /// Memory that a clone is reckoned with, MiB.
     pub clone_mib: u64,
+    /// Clones that processes in the parent may ask for.
+    pub guest_clones: u32,
+    /// Boot the guest with bindings and hooks of the tests instead of the demo guest.
+    pub with_bindings: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { memory_mib: 256, vcpus: 1, shells: 2, max_clones: 16, clone_mib: 64 }
+        Self {
+            memory_mib: 256,
+            vcpus: 1,
+            shells: 2,
+            max_clones: 16,
+            clone_mib: 64,
+            guest_clones: 0,
+            with_bindings: false,
+        }
     }
 }
 
@@ -162,6 +174,13 @@ impl TestEngine {
         self.vm(id).state
     }
 
+    /// What a guest has printed on its console.
+    #[must_use]
+    pub fn console(&self, id: CloneId) -> String {
+        let file = self.site.folder().join(id.to_string()).join("console");
+        String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
+    }
+
     /// Ends all VMs and checks that nothing is left.
     ///
     /// # Panics
@@ -193,7 +212,7 @@ impl Drop for TestEngine {
 }
 
 fn spec(site: &Site, shape: Shape) -> EngineSpec {
-    let image = guest_image::open();
+    let image = if shape.with_bindings { guest_image::open_with_bindings() } else { guest_image::open() };
     EngineSpec {
         name: site.name().to_owned(),
         machine: Machine { memory_mib: shape.memory_mib, vcpus: shape.vcpus },
@@ -214,6 +233,7 @@ fn spec(site: &Site, shape: Shape) -> EngineSpec {
         boot_limit: LONG,
         identity_limit: LONG,
         hook_limit: LONG,
+        guest_clones: shape.guest_clones,
         programs: Programs::find().expect("the engine's programs; build them: cargo build --workspace"),
         between: None,
     }

@@ -195,7 +195,7 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
     listen::check_collisions(root, &listen, admin);
     pool::check_loops(root, &pool.backends, &listen, admin);
     if let Some(vm) = &vm {
-        network::check_room(root, &vm.network, scaling.max);
+        network::check_room(root, &vm.network, scaling.max, vm.guest_clones);
     }
     let workers = workers.map(|workers| workers as usize);
     let vm = vm.map(|vm| VmTier { vm, scaling });

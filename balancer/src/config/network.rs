@@ -66,10 +66,12 @@ impl fmt::Display for Ipv4Prefix {
 }
 
 /// Complains about a network too small for the largest tier.
-pub(super) fn check_room(root: &Section<'_>, network: &Ipv4Prefix, max: u32) {
+pub(super) fn check_room(root: &Section<'_>, network: &Ipv4Prefix, max: u32, guest_clones: u32) {
     let room = network.room();
-    if max > room {
-        let problem = format!("{network} has room for {room} backends, and scaling.max is {max}");
+    if max.saturating_add(guest_clones) > room {
+        let guests =
+            if guest_clones > 0 { format!(", vm.guest_api.clones {guest_clones}") } else { String::new() };
+        let problem = format!("{network} has room for {room} backends, and scaling.max is {max}{guests}");
         root.complain("vm.network", problem, "give a larger network, e.g. 10.117.0.0/16");
     }
 }

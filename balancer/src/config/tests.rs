@@ -120,6 +120,7 @@ vm:
   accelerator: xen
   network: 192.168.0.0/28
   boot_deadline: 1ms
+  guest_api: {clones: 49}
   state_dir: run
   warm: [{path: 'item/{n}', to: 3}, {path: '/item/{n}'}, {path: /, from: 2}, {path: '/{n}', from: 5, to: 4}, {}]
 ";
@@ -131,12 +132,24 @@ vm:
          vm.port: must be at most 65535, got 65536 (give the port on which the guest serves HTTP, e.g. 80)\n\
          vm.accelerator: must be one of auto, tcg, kvm, got `xen` (write auto, tcg or kvm)\n\
          vm.boot_deadline: must be at least 100ms, got 1ms (give the longest time for the parent to boot, e.g. 60s)\n\
+         vm.guest_api.clones: must be at most 48, got 49 (give the number of clones that programs in the guest may have, e.g. 4)\n\
          vm.warm[0].path: must be a path that begins with /, got `item/{n}` (give a path, e.g. /item/{n})\n\
          vm.warm[1].to: is missing (give the last number, e.g. 200)\n\
          vm.warm[2].path: has no {n}, but numbers are given (write {n} where the number goes)\n\
          vm.warm[3].to: must be from `from`, which is 5, to 1000000 more, got 4 (give the last number, e.g. 200)\n\
          vm.warm[4].path: is missing (give a path, e.g. /item/{n})\n\
          vm.state_dir: must be an absolute path of at least two folders without .., got `run` (give a folder on a tmpfs, e.g. /run/flurry/shop)"
+    );
+}
+
+#[test]
+fn clones_of_the_guest_need_room_in_the_network_too() {
+    let text = "listen: [0.0.0.0:80]\nscaling: {max: 10}\n\
+                vm: {image: i, network: 192.168.0.0/28, guest_api: {clones: 3}}\n";
+    assert_eq!(
+        complaints(text),
+        "vm.network: 192.168.0.0/28 has room for 12 backends, and scaling.max is 10, vm.guest_api.clones 3 \
+         (give a larger network, e.g. 10.117.0.0/16)"
     );
 }
 

@@ -46,6 +46,8 @@ pub struct VmConfig {
     pub drain_deadline: Duration,
     /// The longest time that the guest's own hooks may take at each event: before a fork, before an exit.
     pub hook_deadline: Duration,
+    /// Clones that programs in the guest may ask for, at once, beside those of the scaler; 0: none.
+    pub guest_clones: u32,
     /// Requests that the parent answers before its first checkpoint.
     pub warm: Vec<WarmRequests>,
     /// Folder for sockets and disk overlays; wiped at start.
@@ -54,6 +56,8 @@ pub struct VmConfig {
     pub qemu: PathBuf,
 }
 
+/// The ends of all clones of a ticket fit one message to the guest.
+const MOST_GUEST_CLONES: u32 = snowflock_engine::wire::api::MOST_CLONES;
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -88,6 +92,10 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
     let drain_deadline =
         deadline("drain_deadline", "give the longest time for a clone's last requests, e.g. 30s", 30);
     let hook_deadline = deadline("hook_deadline", "give the longest time for the guest's hooks, e.g. 5s", 5);
+    let guest_clones = s.section("guest_api", |s| {
+        let remedy = "give the number of clones that programs in the guest may have, e.g. 4";
+        s.u32("clones", remedy).at_most(MOST_GUEST_CLONES).or(0)
+    });
     let warm = warm::read(s);
     let state_dir = state_dir::read(s, name, around);
     let qemu = s.path_buf("qemu", "give the QEMU program, e.g. /usr/bin/qemu-system-x86_64");
@@ -104,6 +112,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         clone_deadline,
         drain_deadline,
         hook_deadline,
+        guest_clones,
         warm,
         state_dir,
         qemu,

@@ -28,6 +28,8 @@ const DEMO_FILES: [(&str, &str); 3] = [
 ];
 const WANTED: &str = "/etc/systemd/system/sysinit.target.wants";
 const AGENT: &str = "/usr/sbin/flurry-agent";
+/// The same program under another name: SnowFlock's calls for the shell.
+const SF: &str = "/usr/bin/sf";
 const DEMO_APP: &str = "/usr/bin/flurry-demo";
 
 /// Units that a guest has no use for.
@@ -41,6 +43,7 @@ pub(crate) fn add_to(inputs: &mut Inputs) {
         inputs.add(path, text.as_bytes());
     }
     inputs.add("masked", MASKED.as_bytes());
+    inputs.add(SF, AGENT.as_bytes());
 }
 
 /// Finishes the tree.
@@ -49,6 +52,7 @@ pub(crate) fn finish(tree: &Tree, wanted: &Packages) -> Result<(), ImageError> {
         tree.write(path, text)?;
     }
     tree.program(AGENT, &wanted.agent)?;
+    tree.link(SF, AGENT)?;
     tree.link(&format!("{WANTED}/flurry-agent.service"), "../flurry-agent.service")?;
     fs::create_dir_all(tree.at("/etc/flurry/hooks.d")?).on("creating", tree.root())?;
     if let Some(app) = &wanted.demo_app {

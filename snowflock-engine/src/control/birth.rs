@@ -10,7 +10,7 @@ use super::checkpoint::Checkpoint;
 use super::host::Host;
 use super::view::ForkTimes;
 use super::{EngineError, report};
-use crate::agent::Agent;
+use crate::agent::{Agent, AgentError, Caller};
 use crate::hypervisor::{MemoryAccess, Seed, Shell, Vm};
 use crate::network::identity::CloneId;
 use crate::wire::HookEvent;
@@ -58,6 +58,8 @@ pub(super) enum Progress {
 #[derive(Clone)]
 pub(super) struct Litter {
     pub(super) clones: u32,
+    /// The place of this one among them, from 1.
+    pub(super) place: u32,
     pub(super) began: Instant,
     pub(super) identity_limit: Duration,
     /// Of the checkpoint, read from its descriptor.
@@ -94,7 +96,10 @@ fn deliver(
     let mut vm = shell.seed(&Seed { device_state: &litter.device_state, disk: &checkpoint.disk })?;
     let seeded = litter.began.elapsed();
     tell(Progress::Seeded);
-    let mut agent = agent_of(vm.as_mut())?;
+    let mut agent = agent_of(host, vm.as_mut())?;
+    if let Some(call) = checkpoint.asked_by {
+        agent.forked_by(call, litter.place);
+    }
     vm.resume()?;
     let running = litter.began.elapsed();
     tell(Progress::Running);
@@ -105,6 +110,8 @@ fn deliver(
 }
 
 /// The line to a VM's agent, which nobody has taken before.
-pub(super) fn agent_of(vm: &mut dyn Vm) -> Result<Agent, EngineError> {
-    vm.take_agent().map(Agent::new).ok_or(EngineError::NotForkable(CloneId(vm.id().0)))
+pub(super) fn agent_of(host: &Host, vm: &mut dyn Vm) -> Result<Agent, EngineError> {
+    let stream = vm.take_agent().ok_or(EngineError::NotForkable(CloneId(vm.id().0)))?;
+    Ok(Agent::new(stream, Some(Caller { from: vm.id(), to: host.calls.clone() }))
+        .map_err(AgentError::from)?)
 }

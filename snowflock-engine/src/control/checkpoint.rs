@@ -20,6 +20,7 @@ use crate::memory::image::Image;
 use crate::memory::protocol::CheckpointId;
 use crate::network::Port;
 use crate::network::identity::CloneId;
+use crate::wire::RequestId;
 
 /// A checkpoint: what clones are made from.
 pub(super) struct Checkpoint {
@@ -36,6 +37,8 @@ pub(super) struct Checkpoint {
     /// is on another host.
     pub(super) view: Option<FrozenView>,
     pub(super) pause: PauseTimes,
+    /// The call of the frozen VM that wanted it; `None` if the host did.
+    pub(super) asked_by: Option<RequestId>,
     /// Serves the VM that was frozen, if that is here: its memserver, or the memtap of the clone that it is.
     pub(super) keeper: Option<Arc<MemoryServer>>,
     /// How other hosts get its pages, if they do.
@@ -49,6 +52,7 @@ pub(super) struct Subject<'a> {
     pub(super) vm: &'a mut dyn Vm,
     pub(super) keeper: Arc<MemoryServer>,
     pub(super) made_from: Option<Arc<Checkpoint>>,
+    pub(super) asked_by: Option<RequestId>,
 }
 
 impl Checkpoint {
@@ -82,7 +86,7 @@ impl Checkpoint {
         let described = describe(host, id, subject.vm.port(), memory.region.len, &disk, device_state)?;
         described.write(&path)?;
         let descriptor_bytes = std::fs::metadata(&path)?.len();
-        let keeper = subject.keeper;
+        let (keeper, asked_by) = (subject.keeper, subject.asked_by);
         let distributed = match of {
             CloneId::PARENT => distribute(host, &keeper, &view, &disk, &described.checkpoint.page_key)?,
             _ => None,
@@ -99,6 +103,7 @@ impl Checkpoint {
             memtap,
             view: Some(view),
             pause,
+            asked_by,
             keeper: Some(keeper),
             distributed,
             folder: None,

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::mpsc::Sender;
+
 use super::{BetweenHosts, EngineError};
+use crate::agent::Called;
 use crate::descriptor::{Architecture, HostCapabilities, MachineShape};
 use crate::hypervisor::{BootImage, Hypervisor, Machine, Place};
 use crate::memory::PAGE_BYTES;
@@ -114,6 +117,8 @@ pub(super) struct Host {
     pub(super) base: Option<String>,
     /// The engine ends: nobody is to wait for other hosts any more.
     pub(super) closing: AtomicBool,
+    /// Where the calls of guests go.
+    pub(super) calls: Sender<Called>,
 }
 
 impl Host {

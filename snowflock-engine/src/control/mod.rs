@@ -31,9 +31,11 @@ use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{AddressBlock, CloneId};
 use crate::network::{Dialer, Network, NetworkError, Overlay};
 use crate::sys::uffd::Uffd;
+use crate::wire::RequestId;
 
 mod birth;
 mod checkpoint;
+mod guest_api;
 mod host;
 mod ledger;
 mod lifecycle;
@@ -84,6 +86,8 @@ pub struct EngineSpec {
     pub identity_limit: Duration,
     /// The hooks in a guest get this long for each event: before a fork, before an exit.
     pub hook_limit: Duration,
+    /// Clones that processes in the parent may ask for, at once; 0: they may ask for nothing.
+    pub guest_clones: u32,
     /// Programs to use.
     pub programs: Programs,
     /// What it shares with other hosts; `None` for an engine alone.
@@ -193,7 +197,9 @@ pub struct Created {
 /// A handle on a running engine. Cheap to copy.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    line: Arc<Line>,
+    events: mpsc::Sender<Event>,
+    /// `None` in the handle of those whom the engine does not live for: its own guests.
+    _keep: Option<Arc<Keep>>,
     view: watch::Receiver<Arc<View>>,
     dialer: Dialer,
     choice: Choice,
@@ -201,20 +207,14 @@ pub struct Engine {
     bounds: (u32, u64),
 }
 
-/// The way to the owner. With the last handle the engine ends.
+/// With the last of these the engine ends.
 #[derive(Debug)]
-struct Line(mpsc::Sender<Event>);
+struct Keep(mpsc::Sender<Event>);
 
-impl Line {
-    fn say(&self, command: Command) -> Result<(), EngineError> {
-        self.0.send(Event::Command(command)).map_err(|_| EngineError::Stopped)
-    }
-}
-
-impl Drop for Line {
+impl Drop for Keep {
     fn drop(&mut self) {
         // Nobody waits for the answer, and who was told to shut down before does not listen.
-        let _ = self.say(Command::ShutDown(oneshot::channel().0));
+        let _ = self.0.send(Event::Command(Command::ShutDown(oneshot::channel().0)));
     }
 }
 
@@ -281,6 +281,7 @@ impl Engine {
             spec.between.as_ref().map(BetweenHosts::overlay).as_ref(),
         )?;
         let dialer = network.dialer();
+        let (calls, called) = tokio::sync::mpsc::channel(guest_api::WAITING);
         let host = Host {
             name: spec.name.clone(),
             hypervisor,
@@ -292,12 +293,17 @@ impl Engine {
             between: spec.between.clone(),
             base,
             closing: AtomicBool::new(false),
+            calls,
         };
         let (events, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(Arc::new(View::default()));
         let owner = Owner::new(spec, host, inbox, events.clone(), publish);
-        let (line, bounds) = (Arc::new(Line(events)), (spec.max_clones, spec.clone_mib));
-        Ok((Self { line, view, dialer, choice, bounds }, owner))
+        let keep = Arc::new(Keep(events.clone()));
+        let bounds = (spec.max_clones, spec.clone_mib);
+        let guests = Self { events, _keep: None, view, dialer, choice, bounds };
+        let engine = Self { _keep: Some(keep), ..guests.clone() };
+        guest_api::start(guests, spec.guest_clones, called)?;
+        Ok((engine, owner))
     }
 
     /// Boots the parent; it has its identity when this returns.
@@ -329,7 +335,12 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::sf_checkpoint_parent`].
     pub async fn checkpoint(&self, of: CloneId) -> Result<CheckpointId, EngineError> {
-        self.ask(|reply| Command::Checkpoint(of, reply)).await?
+        self.ask(|reply| Command::Checkpoint(of, None, reply)).await?
+    }
+
+    /// The same because of this call of the VM: it returns in the clones as well.
+    async fn checkpoint_asked_by(&self, of: CloneId, call: RequestId) -> Result<CheckpointId, EngineError> {
+        self.ask(|reply| Command::Checkpoint(of, Some(call), reply)).await?
     }
 
     /// What another host needs to make clones of a checkpoint of the parent, for its [`Engine::import`].
@@ -351,12 +362,12 @@ impl Engine {
 
     /// Other hosts have clones of these checkpoints: they do not end, newer ones or not.
     pub fn hold(&self, checkpoints: BTreeSet<CheckpointId>) {
-        let _ = self.line.say(Command::Hold(checkpoints));
+        let _ = self.say(Command::Hold(checkpoints));
     }
 
     /// This checkpoint is to end with its last clone, newer ones or not.
     pub fn release(&self, checkpoint: CheckpointId) {
-        let _ = self.line.say(Command::Release(checkpoint));
+        let _ = self.say(Command::Release(checkpoint));
     }
 
     /// SnowFlock's `sf_create_clones`: uses a ticket up. Returns when each of its clones has joined or failed.
@@ -414,12 +425,12 @@ impl Engine {
 
     /// Tells that a VM answers requests; `first_response` counts from the start of its birth.
     pub fn ready(&self, id: CloneId, first_response: Duration) {
-        let _ = self.line.say(Command::Ready(id, first_response));
+        let _ = self.say(Command::Ready(id, first_response));
     }
 
     /// Tells that a clone gets no new requests; it is to be ended with [`Engine::sf_exit`].
     pub fn retire(&self, id: CloneId) {
-        let _ = self.line.say(Command::Retire(id));
+        let _ = self.say(Command::Retire(id));
     }
 
     /// One of many hosts: from now on only these clone IDs are used, and so many shells are kept waiting. IDs
@@ -436,7 +447,7 @@ impl Engine {
         shells: u32,
     ) -> impl Future<Output = Result<(), EngineError>> + Send + use<> {
         let (reply, used) = oneshot::channel();
-        let said = self.line.say(Command::UseIds(ids, shells, reply));
+        let said = self.say(Command::UseIds(ids, shells, reply));
         async move {
             said?;
             used.await.map_err(|_| EngineError::Stopped)
@@ -480,8 +491,12 @@ impl Engine {
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.line.say(command(reply))?;
+        self.say(command(reply))?;
         answer.await.map_err(|_| EngineError::Stopped)
+    }
+
+    fn say(&self, command: Command) -> Result<(), EngineError> {
+        self.events.send(Event::Command(command)).map_err(|_| EngineError::Stopped)
     }
 }
 

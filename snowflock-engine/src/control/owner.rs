@@ -29,7 +29,7 @@ use crate::memory::PageIndex;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{CloneId, mac_address};
 use crate::sys::process::{ProcessIdentity, set_niceness, wait_for_end};
-use crate::wire::HookEvent;
+use crate::wire::{HookEvent, RequestId};
 
 mod endings;
 mod history;
@@ -51,7 +51,7 @@ type Fallible<T> = Result<T, EngineError>;
 pub(super) enum Command {
     Boot(Reply<Fallible<()>>),
     RequestTicket(u32, Reply<TicketAnswer>),
-    Checkpoint(CloneId, Reply<Fallible<CheckpointId>>),
+    Checkpoint(CloneId, Option<RequestId>, Reply<Fallible<CheckpointId>>),
     CreateClones(TicketId, CheckpointId, Reply<Fallible<Created>>),
     Ready(CloneId, Duration),
     Retire(CloneId),
@@ -252,7 +252,7 @@ impl Owner {
                 let answer = self.request_ticket(wanted);
                 self.answer(reply, answer);
             }
-            Command::Checkpoint(of, reply) => self.checkpoint(of, reply),
+            Command::Checkpoint(of, asked_by, reply) => self.checkpoint(of, asked_by, reply),
             Command::CreateClones(ticket, checkpoint, reply) => self.create_clones(ticket, checkpoint, reply),
             Command::Ready(id, first_response) => self.ready(id, first_response),
             Command::Retire(id) => self.step(id, LifeState::Retiring),
@@ -325,7 +325,7 @@ impl Owner {
         }
     }
 
-    fn checkpoint(&mut self, of: CloneId, reply: Reply<Fallible<CheckpointId>>) {
+    fn checkpoint(&mut self, of: CloneId, asked_by: Option<RequestId>, reply: Reply<Fallible<CheckpointId>>) {
         let made_from = self.vms.get(&of).and_then(|r| r.view.checkpoint);
         let made_from = made_from.and_then(|id| self.checkpoints.get(&id)).map(Arc::clone);
         let keeper = match &made_from {
@@ -343,7 +343,7 @@ impl Owner {
         let hook_limit = self.hook_limit;
         self.work("checkpoint", move |host| {
             guest.run_hooks(HookEvent::BeforeFreeze, hook_limit);
-            let subject = Subject { vm: guest.vm.as_mut(), keeper, made_from };
+            let subject = Subject { vm: guest.vm.as_mut(), keeper, made_from, asked_by };
             let result = Checkpoint::take(host, id, subject, &working_set);
             Event::Checkpointed(Box::new(guest), Box::new(result), reply)
         });
@@ -395,9 +395,15 @@ impl Owner {
             return;
         };
         let clones_made = clones.len() as u32;
-        let litter = Litter { clones: clones_made, began, identity_limit: self.identity_limit, device_state };
+        let litter = Litter {
+            clones: clones_made,
+            place: 0,
+            began,
+            identity_limit: self.identity_limit,
+            device_state,
+        };
         self.creations.push(Creation { open: clones.clone(), outcome: Created::default(), reply });
-        for id in clones {
+        for (id, place) in clones.into_iter().zip(1..) {
             self.registry.take(id);
             match self.vms.get_mut(&id).filter(|record| record.view.state == LifeState::Promised) {
                 Some(record) => {
@@ -414,7 +420,8 @@ impl Owner {
                     continue;
                 }
             }
-            let wanted = Wanted { checkpoint: Arc::clone(&checkpoint), litter: litter.clone() };
+            let wanted =
+                Wanted { checkpoint: Arc::clone(&checkpoint), litter: Litter { place, ..litter.clone() } };
             match self.shells.remove(&id) {
                 Some(shell) => self.give_birth(shell, wanted),
                 None => drop(self.wanted.insert(id, wanted)),

@@ -309,6 +309,7 @@ impl Checkpoint {
             memtap,
             view: None,
             pause: PauseTimes::default(),
+            asked_by: None,
             keeper: None,
             distributed: None,
             folder: Some(folder.to_owned()),

@@ -18,6 +18,26 @@ fn identity() -> Identity {
     }
 }
 
+/// As many ends as fit, some with and some without a status.
+fn most_ends() -> api::Ends {
+    let end = |place| api::End { place, status: (place % 2 == 0).then_some(u32::MAX - place) };
+    let ends = api::Ends::of((1..=api::MOST_CLONES + 1).map(end));
+    assert_eq!(ends.iter().count(), api::MOST_CLONES as usize, "what does not fit is left out");
+    ends
+}
+
+#[test]
+fn more_ends_than_a_ticket_can_have_and_unknown_calls_are_refused() {
+    let payload = [0, 0, 0, 0, 4, api::MOST_CLONES as u8 + 1];
+    let frame = Frame { version: VERSION, kind: 0x07, payload: &payload };
+    assert_eq!(HostMessage::parse(&frame), Err(WireError::Field("ends")));
+    for (kind, field) in [(0x07, "answer"), (0x87, "call")] {
+        let frame = Frame { version: VERSION, kind, payload: &[0, 0, 0, 0, 9] };
+        let (host, guest) = (HostMessage::parse(&frame).err(), GuestMessage::parse(&frame).err());
+        assert!([host, guest].contains(&Some(WireError::Field(field))));
+    }
+}
+
 fn host_round_trip(message: &HostMessage) -> Result<HostMessage, WireError> {
     let (mut out, mut decoder) = ([0; MAX_FRAME], Decoder::new());
     decoder.push(message.encode(&mut out));
@@ -40,6 +60,12 @@ fn every_message_of_the_host_reads_back_as_it_was_written() {
         HostMessage::RunHooks { request, event: HookEvent::BeforeFreeze, deadline_ms: 500 },
         HostMessage::AskReport(request),
         HostMessage::Shutdown(request),
+        HostMessage::ForkedBy { call: request, place: 2 },
+        HostMessage::Answer(request, Answer::Ticket { ticket: 3, clones: 4 }),
+        HostMessage::Answer(request, Answer::Forked(9)),
+        HostMessage::Answer(request, Answer::Done(0)),
+        HostMessage::Answer(request, Answer::Ended(most_ends())),
+        HostMessage::Answer(request, Answer::refused(&"no ".repeat(40))),
     ] {
         assert_eq!(host_round_trip(&message), Ok(message));
     }
@@ -62,6 +88,13 @@ fn every_message_of_the_guest_reads_back_as_it_was_written() {
         },
         GuestMessage::Report(request, vitals),
         GuestMessage::ShuttingDown(request),
+        GuestMessage::Call(request, Call::RequestTicket(4)),
+        GuestMessage::Call(request, Call::Clone(1)),
+        GuestMessage::Call(request, Call::Checkpoint),
+        GuestMessage::Call(request, Call::Create { ticket: 1, checkpoint: 2 }),
+        GuestMessage::Call(request, Call::Exit(u32::MAX)),
+        GuestMessage::Call(request, Call::Join(1)),
+        GuestMessage::Call(request, Call::Kill(1)),
     ] {
         assert_eq!(guest_round_trip(&message), Ok(message));
     }

@@ -95,6 +95,7 @@ impl Stage {
             boot_limit: LONG,
             identity_limit: LONG,
             hook_limit: LONG,
+            guest_clones: 0,
             programs: programs(),
             between: None,
         };

@@ -323,13 +323,13 @@ fn a_shell_refuses_a_state_or_a_disk_that_is_none() {
 fn the_agent_of_a_plain_vm_takes_an_identity_once_its_memory_is_served() {
     let world = World::new(64);
     let mut parent = world.boot();
-    let mut line = Agent::new(parent.vm.get_mut().unwrap().take_agent().unwrap());
+    let mut line = Agent::new(parent.vm.get_mut().unwrap().take_agent().unwrap(), None).unwrap();
     line.wait_for_hello(Duration::from_secs(5)).unwrap();
     assert!(parent.vm.get_mut().unwrap().take_agent().is_none(), "given out once");
     let checkpoint = world.checkpoint(&mut parent);
     let clone = world.clone_of(&checkpoint);
     checkpoint.memtap.remove_guest(clone.id);
-    let mut line = Agent::new(clone.vm.lock().unwrap().take_agent().unwrap());
+    let mut line = Agent::new(clone.vm.lock().unwrap().take_agent().unwrap(), None).unwrap();
     let identity = identity(clone.id);
     assert!(line.identify(&identity, Duration::from_millis(300)).is_err(), "it waits for a page");
     checkpoint.memtap.add_guest(clone.id, clone.vm.lock().unwrap().memory()).unwrap();

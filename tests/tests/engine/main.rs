@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by a panic")]
 
+mod bindings;
 mod content;
 mod litter;
 mod network;
 mod tickets;
+mod unique;

@@ -159,9 +159,13 @@ impl Owner {
         }
     }
 
-    /// A checkpoint that nobody was made from, and that a newer one has replaced, ends.
+    /// A checkpoint that nobody was made from, and that a newer one has replaced, ends. Those that a guest
+    /// asked for replace only each other, so that a guest takes none away from its host.
     pub(super) fn end_old_checkpoints(&mut self) {
-        let newest = |of: CloneId| self.checkpoints.values().filter(|c| c.of == of).map(|c| c.id).max();
+        let kin =
+            |a: &Checkpoint, b: &Checkpoint| a.of == b.of && a.asked_by.is_some() == b.asked_by.is_some();
+        let is_newest =
+            |c: &Checkpoint| !self.checkpoints.values().any(|other| kin(c, other) && other.id > c.id);
         let used = |id: CheckpointId| {
             let by_clone =
                 self.vms.values().any(|r| r.view.checkpoint == Some(id) && r.view.state.is_alive());
@@ -170,7 +174,7 @@ impl Owner {
         let owner_lives =
             |of: CloneId| of == CloneId::PARENT || self.vms.get(&of).is_some_and(|r| r.view.state.is_alive());
         let stale = |c: &Checkpoint| {
-            let outlived = newest(c.of) != Some(c.id) || !owner_lives(c.of) || self.released.contains(&c.id);
+            let outlived = !is_newest(c) || !owner_lives(c.of) || self.released.contains(&c.id);
             outlived && !used(c.id) && !self.held.contains(&c.id)
         };
         let old: Vec<_> = self.checkpoints.values().filter(|c| stale(c)).map(|c| c.id).collect();

@@ -36,7 +36,7 @@ pub(super) fn boot(host: &Host, limit: Duration) -> Result<Parent, EngineError> 
 fn start_parent(host: &Host, until: Instant) -> Result<Parent, EngineError> {
     let left = || until.saturating_duration_since(Instant::now());
     let mut vm = host.hypervisor.boot(host.place(CloneId::PARENT)?, &host.image)?;
-    let mut agent = agent_of(vm.as_mut())?;
+    let mut agent = agent_of(host, vm.as_mut())?;
     agent.wait_for_hello(left())?;
     agent.identify(&host.identity(CloneId::PARENT, 0)?, left().max(Duration::from_secs(1)))?;
     let program = host.programs.memserver.clone();

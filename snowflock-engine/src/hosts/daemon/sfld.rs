@@ -106,6 +106,7 @@ fn start_engine(config: &SfldConfig) -> Result<Engine, DaemonError> {
         boot_limit: BOOT_LIMIT,
         identity_limit: IDENTITY_LIMIT,
         hook_limit: HOOK_LIMIT,
+        guest_clones: 0,
         programs,
         between: config.between_hosts.as_ref().map(|between| BetweenHosts {
             address: between.address,

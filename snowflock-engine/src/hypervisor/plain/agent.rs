@@ -48,7 +48,7 @@ fn converse(machine: &Machine, line: &mut UnixStream) -> std::io::Result<()> {
 fn answer(machine: &Machine, message: HostMessage, born: Instant) -> std::io::Result<Option<GuestMessage>> {
     let page = machine.agent_page();
     Ok(Some(match message {
-        HostMessage::Welcome => return Ok(None),
+        HostMessage::Welcome | HostMessage::Answer(..) | HostMessage::ForkedBy { .. } => return Ok(None),
         HostMessage::Identify(request, identity) => {
             let begun = Instant::now();
             let id = u64::from(identity.clone_id);
