@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::Backlog;
 use router_vm::config::{Config, Private, parse};
 use router_vm::host::{Mode, Router, Site, VmKind};
 
@@ -129,7 +130,10 @@ impl World {
     }
 
     pub(crate) fn listen(&self, place: &str, address: Ipv4Addr, port: u16) -> TcpListener {
-        self.at(place, || TcpListener::bind(SocketAddrV4::new(address, port)).unwrap())
+        let listener = self.at(place, || TcpListener::bind(SocketAddrV4::new(address, port)).unwrap());
+        // Room for all that a test leaves waiting.
+        nix::sys::socket::listen(&listener, Backlog::MAXCONN).unwrap();
+        listener
     }
 
     pub(crate) fn udp(&self, place: &str, address: Ipv4Addr, port: u16) -> UdpSocket {
@@ -175,6 +179,13 @@ impl World {
         Flow::new(stream, listener).unwrap()
     }
 
+    /// Many connections, which nobody has accepted yet.
+    pub(crate) fn connections(&self, from: &str, to: Ipv4Addr, port: u16, count: usize) -> Vec<TcpStream> {
+        let to = SocketAddrV4::new(to, port).into();
+        let one = |_| TcpStream::connect_timeout(&to, LIMIT).unwrap();
+        self.at(from, || (0..count).map(one).collect())
+    }
+
     /// Gives a guest one more address.
     pub(crate) fn add_address(&self, place: &str, address: Ipv4Addr) {
         self.ip(place, &format!("address add {address}/32 dev eth0"));
@@ -193,7 +204,8 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    fn new(near: TcpStream, listener: &TcpListener) -> io::Result<Self> {
+    pub(crate) fn new(near: TcpStream, listener: &TcpListener) -> io::Result<Self> {
+        near.set_read_timeout(Some(LIMIT))?;
         let (far, _) = listener.accept()?;
         far.set_read_timeout(Some(LIMIT))?;
         far.set_write_timeout(Some(LIMIT))?;
