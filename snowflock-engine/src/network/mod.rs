@@ -10,4 +10,4 @@ mod filter;
 pub mod identity;
 mod namespace;
 
-pub use namespace::{Dialer, Network, NetworkError, Port};
+pub use namespace::{BRIDGE, Dialer, Network, NetworkError, Port, namespace_name};

@@ -15,6 +15,9 @@ use super::identity::{AddressBlock, CloneId, MacAddress, gateway_mac, mac_addres
 use crate::sys::netns::NamespaceThread;
 use crate::sys::tap;
 
+/// The bridge's name in its namespace.
+pub const BRIDGE: &str = "br0";
+
 /// Why the network is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -85,9 +88,9 @@ impl Network {
     fn furnish(name: &str, mac: MacAddress, block: AddressBlock) -> Result<(), NetworkError> {
         let script = format!(
             "link set lo up
-link add br0 address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-address add {}/{} dev br0
-link set br0 up
+link add {BRIDGE} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+address add {}/{} dev {BRIDGE}
+link set {BRIDGE} up
 ",
             block.gateway(),
             block.prefix_len()
@@ -194,7 +197,9 @@ impl Dialer {
     }
 }
 
-fn namespace_name(parent: &str) -> String {
+/// The name of the namespace of a parent's network, as `ip netns` calls it.
+#[must_use]
+pub fn namespace_name(parent: &str) -> String {
     format!("flurry-{parent}")
 }
 
