@@ -97,6 +97,8 @@ fn apply(plan: &Plan) -> Result<(), String> {
     // A margin, for the rules count exactly and tracking forgets late.
     let tracked = plan.connections.saturating_add(plan.connections / 4).max(256);
     set("net/netfilter/nf_conntrack_max", &tracked.to_string())?;
+    // Whoever knew the address at another place of a bridge is told of the new one.
+    set("net/ipv4/conf/all/arp_notify", "1")?;
     link::bring_up(INSIDE, Some((LINK_VM, LINK_PREFIX))).map_err(failed("the inside device"))?;
     link::bring_up(WORLD, Some(plan.world)).map_err(failed("the world's device"))?;
     link::route(plan.private, LINK_HOST, INSIDE).map_err(failed("the route to the guests"))?;

@@ -77,7 +77,13 @@ impl Keeper {
         let keeper = Self { events, shown, thread: Some(thread) };
         let (send, first) = channel();
         keeper.tell(Event::Measure(send))?;
-        wait(&first, BOOT_LIMIT)?;
+        let said = |error: RouterError| match error {
+            RouterError::NotServing(why) => {
+                RouterError::NotServing(format!("{why}; what it has said is in {}", site.folder.display()))
+            }
+            other => other,
+        };
+        wait(&first, BOOT_LIMIT).map_err(said)?;
         Ok(keeper)
     }
 

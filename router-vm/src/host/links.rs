@@ -94,18 +94,28 @@ impl Links {
             .map_err(system("let the bridge's namespace forward"))
     }
 
-    /// Leads all traffic to the VM of this slot.
+    /// Leads all traffic to the VM of this slot. Its hardware addresses are told and not asked for: a
+    /// question that comes before it listens is repeated only after a second.
     pub(super) fn lead_to(&self, slot: usize) -> Result<(), RouterError> {
+        let [near_mac, far_mac] = self.macs();
         let (ours, other) = (inside_tap(slot), inside_tap(1 - slot));
         let lines = format!(
-            "address flush dev {other}\naddress replace {LINK_HOST}/{LINK_PREFIX} dev {ours}\nroute replace default via {LINK_VM} dev {ours}\n"
+            "address flush dev {other}
+address replace {LINK_HOST}/{LINK_PREFIX} dev {ours}
+neighbour replace {LINK_VM} lladdr {near_mac} dev {ours} nud permanent
+route replace default via {LINK_VM} dev {ours}
+"
         );
         ip(Some(&self.site.namespace), &lines)?;
         if self.world.bridge.is_some() {
             return Ok(());
         }
-        let lines =
-            format!("address flush dev {}\n{}", self.far_end(1 - slot), self.gateway_on(&self.far_end(slot)));
+        let (far, address) = (self.far_end(slot), self.world.address);
+        let lines = format!(
+            "address flush dev {}\n{}neighbour replace {address} lladdr {far_mac} dev {far} nud permanent\n",
+            self.far_end(1 - slot),
+            self.gateway_on(&far)
+        );
         ip(self.site.world_namespace.as_deref(), &lines)
     }
 

@@ -12,6 +12,7 @@ mod links;
 mod place;
 mod vm;
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use crate::config::Config;
@@ -113,6 +114,8 @@ impl Router {
                 Ok(router)
             }
             Mode::Vm(kind) => {
+                let kernel = kind.image.join("vmlinux");
+                File::open(&kernel).map_err(system(format!("open {}", kernel.display())))?;
                 let links = Links::taps(&site, &config.world)?;
                 links.open()?;
                 let keeper = Keeper::start(&site, kind, links.clone(), Plan::of(config))?;

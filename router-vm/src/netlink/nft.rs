@@ -343,7 +343,6 @@ impl Expressions<'_, '_> {
 
     fn action(&mut self, action: &Action) {
         match action {
-            Action::Continue => {}
             Action::Accept => self.verdict(ACCEPT),
             Action::Drop => self.verdict(DROP),
             Action::Reject => self.add("reject", |e| {

@@ -165,8 +165,6 @@ pub struct Rate {
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
-    /// Only counted; the next rule is tried.
-    Continue,
     /// It passes.
     Accept,
     /// It vanishes.

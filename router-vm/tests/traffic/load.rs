@@ -112,7 +112,7 @@ fn a_killed_router_vm_is_replaced_and_traffic_inside_does_not_notice() {
     let mut web = world.flow("net", PARENT, 80, &inside);
     let mut own = world.flow("clone", PARENT, 80, &inside);
     let (first, _) = router.serving().unwrap();
-    kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(i32::try_from(first).unwrap()), Signal::SIGKILL).unwrap();
     while !replaced(&router, first) {
         web.round_trip().unwrap();
         own.round_trip().unwrap();

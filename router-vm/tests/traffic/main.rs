@@ -6,3 +6,4 @@ mod world;
 
 mod flows;
 mod load;
+mod refusals;

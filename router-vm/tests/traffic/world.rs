@@ -96,15 +96,18 @@ impl World {
         ip(&all);
     }
 
-    pub(crate) fn router(&self, mode: &Mode, keys: &str) -> Router {
-        let site = Site {
+    pub(crate) fn site(&self) -> Site {
+        Site {
             name: self.name.clone(),
             namespace: self.namespace("net"),
             bridge: "br0".into(),
             world_namespace: Some(self.namespace("world")),
             folder: self.folder.path().into(),
-        };
-        let router = Router::start(site, mode, &config(keys));
+        }
+    }
+
+    pub(crate) fn router(&self, mode: &Mode, keys: &str) -> Router {
+        let router = Router::start(self.site(), mode, &config(keys));
         let router = router.unwrap_or_else(|error| panic!("{error} {:?}\n{}", error, self.consoles()));
         // Connections from the world to guests at their own addresses.
         self.ip("world", &format!("route replace 10.119.0.0/16 via {ROUTER}"));
