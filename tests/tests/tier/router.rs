@@ -61,8 +61,11 @@ impl Outside {
 
 impl Drop for Outside {
     fn drop(&mut self) {
+        // By name: a namespace with closing connections outlives its deletion.
+        for device in [format!("{}v", self.name), self.name.clone()] {
+            let _ = Command::new("ip").args(["link", "delete", &device]).status();
+        }
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
-        let _ = Command::new("ip").args(["link", "delete", &self.name]).status();
     }
 }
 
