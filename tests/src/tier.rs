@@ -38,6 +38,8 @@ pub struct Config {
     pub boot_deadline: &'static str,
     /// Hollow shells.
     pub shells: u32,
+    /// The section `vm.router`, in one line.
+    pub router: Option<String>,
     /// Where the engine keeps its files.
     pub state_dir: PathBuf,
     /// Fewest backends, the parent included.
@@ -57,6 +59,7 @@ impl Config {
         let Self { port, accelerator, boot_deadline, shells, min, max, health_path, listen, admin, .. } =
             self;
         let qemu = self.qemu.as_ref().map(|path| format!("  qemu: {}\n", path.display()));
+        let router = self.router.as_ref().map(|section| format!("  router: {section}\n"));
         format!(
             "name: {}
 listen: [{listen}]
@@ -72,7 +75,7 @@ vm:
   network: {}
   state_dir: {}
   warm: [{{path: \"/item/{{n}}\", from: 1, to: 20}}]
-{}scaling:
+{}{}scaling:
   min: {min}
   max: {max}
   target_concurrency: 3
@@ -88,6 +91,7 @@ queue:
             network,
             self.state_dir.display(),
             qemu.unwrap_or_default(),
+            router.unwrap_or_default(),
         )
     }
 }
@@ -118,6 +122,7 @@ impl TierSite {
             qemu: None,
             boot_deadline: "60s",
             shells: 2,
+            router: None,
             state_dir: site.folder().to_owned(),
             min: 1,
             max: 1,
@@ -155,8 +160,7 @@ impl TierSite {
     /// As for [`TierSite::up`].
     #[must_use]
     pub fn up_through(&self, wrapper: &[&str]) -> Flurry {
-        let (yaml, log) = (self.files.path().join("flurry.yaml"), self.files.path().join("log"));
-        std::fs::write(&yaml, self.config.yaml(self.site.network())).expect("the configuration is written");
+        let (yaml, log) = (self.write(), self.files.path().join("log"));
         let program = programs::flurry();
         let mut line = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
         let mut command = Command::new(line.next().expect("a program"));
@@ -165,6 +169,16 @@ impl TierSite {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(to);
         let child = command.spawn().expect("flurry is started");
         Flurry { child, log, listen: self.config.listen, admin: self.config.admin }
+    }
+
+    /// Writes the configuration; a `flurry` that runs must be told.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    pub fn write(&self) -> PathBuf {
+        let yaml = self.files.path().join("flurry.yaml");
+        std::fs::write(&yaml, self.config.yaml(self.site.network())).expect("the configuration is written");
+        yaml
     }
 
     /// Starts it, and waits until it serves and so many backends are ready.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use flurry_image::{Copied, Image, ImageError, OwnDisk, Packages, Placement, Source, Spec, build};
+use flurry_image::{
+    Appliance, Copied, Image, ImageError, OwnDisk, Packages, Placement, Source, Spec, build, build_appliance,
+};
 
 use super::{FAILED, WRONG_INPUT};
 
@@ -20,6 +22,8 @@ pub struct ImageArgs {
 enum ImageCommand {
     /// Make an image from Debian packages, or (with --disk) from a disk and kernel of your own.
     Build(Box<BuildArgs>),
+    /// Make the image of the router VM, from a Debian kernel and one program.
+    Router(RouterArgs),
     /// Check an image and say what is in it.
     Show {
         /// The image's directory.
@@ -39,6 +43,22 @@ struct BuildArgs {
     packages: PackageArgs,
     #[command(flatten)]
     own: OwnArgs,
+}
+
+#[derive(Debug, Args)]
+struct RouterArgs {
+    /// The image's directory, to be made.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// The statically linked flurry-router.
+    #[arg(long, value_name = "FILE")]
+    program: PathBuf,
+    /// A Debian package of the guest image beside it, whose kept package tree is then used.
+    #[arg(long = "package", value_name = "NAME")]
+    packages: Vec<String>,
+    /// The Debian release that the kernel is from; this machine's own if left out.
+    #[arg(long)]
+    suite: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +128,12 @@ pub fn main(args: ImageArgs) -> ExitCode {
 fn run(command: ImageCommand) -> Result<(), ImageError> {
     match command {
         ImageCommand::Show { dir } => show(&Image::open(&dir)?),
+        ImageCommand::Router(args) => {
+            let RouterArgs { output, program, packages, suite } = args;
+            let order = router_vm::recipe::appliance(&program, &output);
+            let built = build_appliance(&Appliance { packages, suite, ..order })?;
+            println!("{}", if built { "built" } else { "unchanged, reused" });
+        }
         ImageCommand::Build(args) => {
             let built = build(&spec(*args))?;
             println!("{}", if built.reused { "unchanged, reused" } else { "built" });

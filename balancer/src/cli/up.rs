@@ -69,7 +69,7 @@ async fn up(config: &Config, file: &Path) -> Result<(), UpError> {
             return Err(error);
         }
     };
-    let stopped = serve(&mut front, file, &mut signals, &mut reload);
+    let stopped = serve(&mut front, tier.as_ref(), file, &mut signals, &mut reload);
     let ran = match &tier {
         None => {
             stopped.await;
@@ -93,7 +93,13 @@ async fn up(config: &Config, file: &Path) -> Result<(), UpError> {
 
 /// Until a signal to stop: reads the configuration again when SIGHUP or the admin listener
 /// asks for it.
-async fn serve(front: &mut Front, file: &Path, signals: &mut Signals, reload: &mut Signal) {
+async fn serve(
+    front: &mut Front,
+    tier: Option<&Tier>,
+    file: &Path,
+    signals: &mut Signals,
+    reload: &mut Signal,
+) {
     let mut asks = front.asks();
     loop {
         let asked = async {
@@ -108,7 +114,7 @@ async fn serve(front: &mut Front, file: &Path, signals: &mut Signals, reload: &m
             asked = asked => asked,
         };
         let result = match Config::load(file) {
-            Ok(config) => front.reload(config).map_err(|error| error.to_string()),
+            Ok(config) => take_over(front, tier, config).await,
             Err(error) => {
                 front.reload_failed(&error);
                 Err(error.to_string())
@@ -119,6 +125,18 @@ async fn serve(front: &mut Front, file: &Path, signals: &mut Signals, reload: &m
             let _ = answer.send(result);
         }
     }
+}
+
+/// The front door first: it says whether the configuration can follow at all.
+async fn take_over(front: &mut Front, tier: Option<&Tier>, config: Config) -> Result<u64, String> {
+    let vm = config.vm.clone();
+    let generation = front.reload(config).map_err(|error| error.to_string())?;
+    let Some(tier) = tier else { return Ok(generation) };
+    if let Err(error) = tier.change_rules(vm.as_ref()).await {
+        front.reload_failed(&error);
+        return Err(error.to_string());
+    }
+    Ok(generation)
 }
 
 /// The tier of VMs, if one is configured. A signal ends its start, too.

@@ -8,6 +8,7 @@ mod limits;
 mod listen;
 mod network;
 mod pool;
+mod router;
 mod routes;
 pub(crate) mod state_dir;
 mod tls;
@@ -26,6 +27,7 @@ use scaler::yaml::{self, Complaints, Section};
 
 pub use network::Ipv4Prefix;
 pub use pool::{PoolConfig, UpstreamConfig};
+pub use router::{RouterConfig, RouterMode};
 pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
@@ -71,6 +73,15 @@ pub struct VmTier {
     pub vm: VmConfig,
     /// The number of them.
     pub scaling: Policy,
+}
+
+impl VmTier {
+    /// Whether the other differs in the router's rules at most, which can change while it runs.
+    pub(crate) fn same_but_rules(&self, other: &Self) -> bool {
+        let unrouted = |tier: &Self| VmConfig { router: None, ..tier.vm.clone() };
+        let place = |tier: &Self| tier.vm.router.as_ref().map(|r| (r.mode.clone(), r.config.world.clone()));
+        self.scaling == other.scaling && unrouted(self) == unrouted(other) && place(self) == place(other)
+    }
 }
 
 /// Why there is no configuration.

@@ -7,6 +7,7 @@ use scaler::yaml::Section;
 
 use super::Surroundings;
 use super::network::Ipv4Prefix;
+use super::router::{self, RouterConfig};
 use super::state_dir;
 use super::warm::{self, WarmRequests};
 
@@ -38,6 +39,8 @@ pub struct VmConfig {
     pub shells: u32,
     /// The private network of parent and clones.
     pub network: Ipv4Prefix,
+    /// The way out of it; `None` for none.
+    pub router: Option<RouterConfig>,
     /// The longest time from the start of the parent to its first good probe.
     pub boot_deadline: Duration,
     /// The longest time from the fork to the clone's first good probe; then it is killed.
@@ -82,6 +85,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         .string("network", "give a private network that this host does not use, e.g. 10.117.0.0/16")
         .try_map(|text| text.parse())
         .or(Ipv4Prefix::DEFAULT);
+    let router = router::read(s, network, around);
     let mut deadline = |key: &str, remedy: &str, default: u64| {
         s.duration(key, remedy).at_least(SHORTEST).at_most(LONGEST).or(Duration::from_secs(default))
     };
@@ -108,6 +112,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         accelerator,
         shells,
         network,
+        router,
         boot_deadline,
         clone_deadline,
         drain_deadline,
@@ -119,7 +124,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
     })
 }
 
-fn existing(path: &Path, around: &Surroundings<'_>) -> Result<PathBuf, String> {
+pub(super) fn existing(path: &Path, around: &Surroundings<'_>) -> Result<PathBuf, String> {
     let path = around.folder.join(path);
     if (around.exists)(&path) { Ok(path) } else { Err(format!("{} does not exist", path.display())) }
 }

@@ -57,7 +57,7 @@ impl Planner {
             ("name", old.name == new.name),
             ("admin", old.admin == new.admin),
             ("workers", old.workers == new.workers),
-            ("vm, scaling", old.vm == new.vm),
+            ("vm, scaling", same_but_rules(old, new)),
             ("upstream", old.pool.upstream == new.pool.upstream),
         ]
         .into_iter()
@@ -183,5 +183,12 @@ fn action(target: &TargetConfig, default: &Pool, pools: &BTreeMap<String, Pool>)
         }
         TargetConfig::Redirect { status, to } => Action::Redirect { status: *status, to: to.clone() },
         TargetConfig::Respond { status, text } => Action::Respond { status: *status, text: Arc::clone(text) },
+    }
+}
+
+fn same_but_rules(old: &Config, new: &Config) -> bool {
+    match (&old.vm, &new.vm) {
+        (Some(old), Some(new)) => old.same_but_rules(new),
+        (old, new) => old == new,
     }
 }

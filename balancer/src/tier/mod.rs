@@ -17,6 +17,7 @@ mod observe;
 mod queries;
 mod record;
 mod report;
+mod router;
 mod scaler_metrics;
 mod start;
 mod steer;
@@ -28,6 +29,8 @@ use std::time::Duration;
 use snowflock_engine::control::{Engine, EngineError, report};
 use snowflock_engine::memory::protocol::CheckpointId;
 use snowflock_engine::network::Dialer;
+
+use router::TierRouter;
 
 use crate::config::VmTier;
 use crate::front::Handles;
@@ -54,6 +57,12 @@ pub enum TierError {
         what: &'static str,
         /// The engine's reason.
         source: EngineError,
+    },
+    /// There is no way out of the private network, or not the one that was asked for.
+    #[error("vm.router: {said}")]
+    Router {
+        /// What was tried, and the reason.
+        said: String,
     },
     /// The parent never answered a request.
     #[error(
@@ -93,6 +102,7 @@ impl TierError {
 pub struct Tier {
     config: VmTier,
     engine: Engine,
+    router: Option<TierRouter>,
     handles: Handles,
     checkpoint: CheckpointId,
 }
@@ -110,13 +120,24 @@ impl Tier {
         stop: impl Future<Output = ()>,
     ) -> Result<Self, TierError> {
         let engine = start::engine(name, &config).await?;
-        let started = tokio::select! {
-            started = start::parent(&engine, &config, health_path, &handles) => started,
-            () = stop => Err(TierError::Stopped),
+        // Not ended half-way by a signal: it takes a few seconds and would leave devices behind.
+        let (router, parent) = match start::router(name, &config, &engine, &handles).await {
+            Ok(router) => (router, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let started = match parent {
+            Err(error) => Err(error),
+            Ok(()) => tokio::select! {
+                started = start::parent(&engine, &config, health_path, &handles) => started,
+                () = stop => Err(TierError::Stopped),
+            },
         };
         match started {
-            Ok(checkpoint) => Ok(Self { config, engine, handles, checkpoint }),
+            Ok(checkpoint) => Ok(Self { config, engine, router, handles, checkpoint }),
             Err(error) => {
+                if let Some(router) = router {
+                    router.stop().await;
+                }
                 if let Err(left) = engine.shut_down().await {
                     tracing::warn!(error = report(&left), "not everything was removed");
                 }
@@ -138,11 +159,26 @@ impl Tier {
         Ok(())
     }
 
+    /// Puts the router's rules of a new configuration in force; the rest of it is none of ours.
+    ///
+    /// # Errors
+    /// They were refused, and the former ones are in force.
+    pub async fn change_rules(&self, new: Option<&VmTier>) -> Result<(), TierError> {
+        let asked = new.and_then(|new| new.vm.router.as_ref());
+        match (&self.router, asked) {
+            (Some(router), Some(asked)) => router.change(asked).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Ends all VMs and removes all that was made for them.
     ///
     /// # Errors
     /// Something could not be removed.
     pub async fn stop(self) -> Result<(), TierError> {
+        if let Some(router) = self.router {
+            router.stop().await;
+        }
         self.engine.shut_down().await.map_err(TierError::engine("cannot clean up"))
     }
 }

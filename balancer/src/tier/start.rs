@@ -14,6 +14,7 @@ use snowflock_engine::network::identity::CloneId;
 use tokio::task::JoinSet;
 
 use super::guest_http::GuestClient;
+use super::router::TierRouter;
 use super::{GuestDialer, TierError};
 use crate::config::{AcceleratorChoice, VmConfig, VmTier, WarmRequests, state_dir};
 use crate::front::Handles;
@@ -93,6 +94,17 @@ fn warn_of_a_disk(folder: &Path) {
             "vm.state_dir is on a disk: the parent of a fork waits for it; give a folder on a tmpfs"
         );
     }
+}
+
+/// Starts the router, if the tier has one: before the parent, which may need it to start.
+pub(super) async fn router(
+    name: &str,
+    config: &VmTier,
+    engine: &Engine,
+    handles: &Handles,
+) -> Result<Option<TierRouter>, TierError> {
+    let Some(router) = &config.vm.router else { return Ok(None) };
+    TierRouter::start(name, &config.vm, router, engine, &handles.registry).await.map(Some)
 }
 
 /// Boots the parent, waits for its first answer, warms it, takes the first checkpoint.

@@ -29,7 +29,7 @@ const CMDLINE: &str = concat!(
     "ipv6.disable_ipv6=1 net.ifnames=0 8250.nr_uarts=1 i8042.noaux=1 i8042.nopnp=1",
 );
 /// What a build from packages holds at its peak: tree, archive, package files and disk.
-const PACKAGES_PEAK_MIB: u64 = 2048;
+pub(crate) const PACKAGES_PEAK_MIB: u64 = 2048;
 const PROGRAMS: [(&str, &str); 4] =
     [("mmdebstrap", "mmdebstrap"), ("mkfs.ext4", "e2fsprogs"), ("tar", "tar"), ("cp", "coreutils")];
 const MIB: u64 = 1 << 20;
@@ -79,7 +79,7 @@ pub fn build(spec: &Spec) -> Result<Built, ImageError> {
 
 /// One build at a time in a directory: they share the kept package trees. Locks the directory itself,
 /// so that no lock file stays behind.
-fn lock(parent: &Path) -> Result<Flock<File>, ImageError> {
+pub(crate) fn lock(parent: &Path) -> Result<Flock<File>, ImageError> {
     let dir = File::open(parent).on("opening", parent)?;
     Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| e.into()).on("locking", parent)
 }
@@ -170,7 +170,7 @@ impl Order<'_> {
         let tree = self.unpack(work)?;
         let (kernel, modules) = finish::kernel(&tree)?;
         fs::copy(&kernel, image.join("vmlinuz")).on("copying", &kernel)?;
-        let archive = initrd::archive(&self.packages.agent, &modules)?;
+        let archive = initrd::archive(&self.packages.agent, &modules, &initrd::GUEST_DRIVERS)?;
         fs::write(image.join("initrd"), archive).on("writing", &image.join("initrd"))?;
         finish::finish(&tree, self.packages)?;
         self.make_disk(&tree, &image.join("disk.raw"))?;
@@ -211,7 +211,7 @@ impl Order<'_> {
     }
 }
 
-fn room(dir: &Path, needed_mib: u64) -> Result<(), ImageError> {
+pub(crate) fn room(dir: &Path, needed_mib: u64) -> Result<(), ImageError> {
     let about = statvfs(dir).map_err(std::io::Error::from).on("asking for free space at", dir)?;
     let free_mib = about.blocks_available().saturating_mul(about.fragment_size()) / MIB;
     if free_mib >= needed_mib {
@@ -245,13 +245,13 @@ fn write_manifest(image: &Path, manifest: &Manifest) -> Result<(), ImageError> {
 const WORK_PREFIX: &str = ".flurry-image-";
 
 /// The directory of an unfinished build; it goes with this value.
-struct Work {
-    dir: PathBuf,
-    cache: PathBuf,
+pub(crate) struct Work {
+    pub(crate) dir: PathBuf,
+    pub(crate) cache: PathBuf,
 }
 
 impl Work {
-    fn new(output: &Path) -> Result<Self, ImageError> {
+    pub(crate) fn new(output: &Path) -> Result<Self, ImageError> {
         let parent = parent_of(output);
         let dir = parent.join(format!("{WORK_PREFIX}{}", std::process::id()));
         fs::create_dir(&dir).on("creating", &dir)?;
@@ -270,7 +270,7 @@ impl Drop for Work {
 }
 
 /// Removes what builds left behind that were killed. The lock is held, so none of them is alive.
-fn sweep(parent: &Path) -> Result<(), ImageError> {
+pub(crate) fn sweep(parent: &Path) -> Result<(), ImageError> {
     let entries = fs::read_dir(parent).on("listing", parent)?;
     let left = entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(WORK_PREFIX));
     left.map(|e| e.path()).try_for_each(|dir| remove_work(&dir))

@@ -1,4 +1,4 @@
-//! Our initial RAM disk: the agent as `/init`, the virtio drivers, and nothing else.
+//! Our initial RAM disks: one program as `/init`, the drivers it needs, and nothing else.
 //!
 //! A cpio archive of the "newc" kind (initramfs buffer format in the kernel's documentation), not
 //! compressed: it is under 2 MiB, and unpacking costs an emulated CPU more than reading.
@@ -10,7 +10,8 @@ use crate::commands;
 use crate::error::{ImageError, OnFile};
 
 /// The drivers of a guest's devices, loaded in this order, each after what it depends on.
-const DRIVERS: [&str; 5] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "virtio_balloon"];
+pub(crate) const GUEST_DRIVERS: [&str; 5] =
+    ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "virtio_balloon"];
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -20,17 +21,22 @@ const CONSOLE: u32 = 0o020_600;
 const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 
 /// The whole archive for the kernel release whose modules are in `modules` (`lib/modules/RELEASE`).
-pub(crate) fn archive(agent: &Path, modules: &Path) -> Result<Vec<u8>, ImageError> {
+/// A driver may be followed by a blank and its parameters, which are handed on to `init`.
+pub(crate) fn archive(init: &Path, modules: &Path, drivers: &[&str]) -> Result<Vec<u8>, ImageError> {
     let mut cpio = Cpio::default();
-    for dir in ["dev", "proc", "root", "modules"] {
+    for dir in ["dev", "proc", "root", "sys", "modules"] {
         cpio.entry(dir, DIRECTORY, (0, 0), &[]);
     }
     cpio.entry("dev/console", CONSOLE, CONSOLE_DEVICE, &[]);
-    cpio.entry("init", PROGRAM, (0, 0), &fs::read(agent).on("reading", agent)?);
+    cpio.entry("init", PROGRAM, (0, 0), &fs::read(init).on("reading", init)?);
+    let parameters = |name: &str| drivers.iter().find_map(|d| d.strip_prefix(name)?.strip_prefix(' '));
+    let names: Vec<&str> = drivers.iter().filter_map(|driver| driver.split(' ').next()).collect();
     let mut order = String::new();
-    for module in load_order(modules)? {
+    for module in load_order(modules, &names)? {
         let name = module_name(&module);
-        order += &format!("{name}.ko\n");
+        order += &format!("{name}.ko {}", parameters(&name).unwrap_or_default());
+        order.truncate(order.trim_end().len());
+        order += "\n";
         cpio.entry(&format!("modules/{name}.ko"), PLAIN, (0, 0), &module_bytes(&modules.join(&module))?);
     }
     cpio.entry("modules/order", PLAIN, (0, 0), order.as_bytes());
@@ -38,11 +44,11 @@ pub(crate) fn archive(agent: &Path, modules: &Path) -> Result<Vec<u8>, ImageErro
 }
 
 /// The drivers' module files, dependencies first, each once. A driver built into the kernel has none.
-fn load_order(modules: &Path) -> Result<Vec<PathBuf>, ImageError> {
+fn load_order(modules: &Path, drivers: &[&str]) -> Result<Vec<PathBuf>, ImageError> {
     let read = |file: &str| fs::read_to_string(modules.join(file)).on("reading", &modules.join(file));
     let (dependencies, builtin) = (read("modules.dep")?, read("modules.builtin")?);
     let mut order: Vec<PathBuf> = Vec::new();
-    for driver in DRIVERS {
+    for driver in drivers.iter().copied() {
         let line = dependencies.lines().find(|line| {
             line.split_once(':').is_some_and(|(file, _)| module_name(Path::new(file)) == driver)
         });

@@ -10,8 +10,11 @@
 //!               any failure: the unfinished directory goes, an older image stays as it was
 //! ```
 //!
+//! [`build_appliance()`] makes what boots without any disk: a kernel, and one program with its drivers.
+//!
 //! An image whose inputs have not changed is reused; `image.json` keeps their digest.
 
+mod appliance;
 mod base;
 mod build;
 mod commands;
@@ -21,10 +24,12 @@ mod error;
 mod finish;
 mod initrd;
 mod inputs;
+mod kernel;
 mod manifest;
 mod place;
 mod spec;
 
+pub use appliance::{Appliance, build_appliance};
 pub use build::{Built, build};
 pub use disk::DiskFormat;
 pub use error::ImageError;

@@ -11,5 +11,5 @@ pub mod identity;
 mod namespace;
 mod overlay;
 
-pub use namespace::{Dialer, Network, NetworkError, Port};
+pub use namespace::{BRIDGE, Dialer, Network, NetworkError, Port, namespace_name};
 pub use overlay::Overlay;

@@ -16,6 +16,9 @@ use super::overlay::{self, Overlay};
 use crate::sys::netns::NamespaceThread;
 use crate::sys::tap;
 
+/// The bridge's name in its namespace.
+pub const BRIDGE: &str = "br0";
+
 /// Why the network is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -105,17 +108,17 @@ impl Network {
         if !has_gateway {
             let script = format!(
                 "link set lo up
-link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-{joined}link set br0 up
+link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+{joined}link set {BRIDGE} up
 "
             );
             return tool(Command::new("ip").args(["-n", name, "-batch", "-"]), &script);
         }
         let script = format!(
             "link set lo up
-link add br0 address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-address add {}/{} dev br0
-{joined}link set br0 up
+link add {BRIDGE} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+address add {}/{} dev {BRIDGE}
+{joined}link set {BRIDGE} up
 ",
             block.gateway(),
             block.prefix_len()
@@ -144,7 +147,7 @@ address add {}/{} dev br0
     fn attach(&self, tap: &str, mac: MacAddress, ip: Ipv4Addr) -> Result<(), NetworkError> {
         self.nft(&(filter::no_rules(tap) + &filter::rules(tap, mac, ip)))?;
         let links = format!(
-            "link set {tap} master br0\nlink set {tap} up\nneighbour replace {ip} lladdr {mac} dev br0 nud permanent\n"
+            "link set {tap} master {BRIDGE}\nlink set {tap} up\nneighbour replace {ip} lladdr {mac} dev {BRIDGE} nud permanent\n"
         );
         tool(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &links)?;
         let bridge = format!("link set dev {tap} learning off\nfdb replace {mac} dev {tap} master static\n");
@@ -160,7 +163,7 @@ address add {}/{} dev br0
         self.nft(&filter::no_rules(&tap_name(id)))?;
         let ip = self.block.address(id);
         let script = format!(
-            "neighbour replace {ip} lladdr 00:00:00:00:00:00 dev br0 nud noarp\nneighbour delete {ip} dev br0\n"
+            "neighbour replace {ip} lladdr 00:00:00:00:00:00 dev {BRIDGE} nud noarp\nneighbour delete {ip} dev {BRIDGE}\n"
         );
         tool(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &script)
     }
@@ -227,7 +230,9 @@ impl Dialer {
     }
 }
 
-fn namespace_name(parent: &str) -> String {
+/// The name of the namespace of a parent's network, as `ip netns` calls it.
+#[must_use]
+pub fn namespace_name(parent: &str) -> String {
     format!("flurry-{parent}")
 }
 

@@ -23,7 +23,7 @@ fn names(order: &[PathBuf]) -> Vec<String> {
 #[test]
 fn a_module_comes_after_all_that_it_needs_and_only_once() {
     let dir = modules();
-    let order = load_order(dir.path()).expect("complete");
+    let order = load_order(dir.path(), &GUEST_DRIVERS).expect("complete");
     assert_eq!(
         names(&order),
         [
@@ -43,7 +43,7 @@ fn a_module_comes_after_all_that_it_needs_and_only_once() {
 fn a_driver_that_the_kernel_has_not_is_named() {
     let dir = modules();
     fs::write(dir.path().join("modules.builtin"), "").expect("written");
-    let said = load_order(dir.path()).expect_err("no console").to_string();
+    let said = load_order(dir.path(), &GUEST_DRIVERS).expect_err("no console").to_string();
     assert_eq!(said, "the package tree lacks the kernel module virtio_console");
 }
 
@@ -87,14 +87,14 @@ fn entries(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
 #[test]
 fn the_archive_holds_the_agent_as_init_a_console_and_the_module_list() {
     let dir = modules();
-    for module in load_order(dir.path()).expect("complete") {
+    for module in load_order(dir.path(), &GUEST_DRIVERS).expect("complete") {
         let file = dir.path().join(module);
         fs::create_dir_all(file.parent().expect("parent")).expect("directory");
         fs::write(&file, "ko").expect("written");
     }
     let agent = dir.path().join("agent");
     fs::write(&agent, "the agent").expect("written");
-    let archive = archive(&agent, dir.path()).expect("made");
+    let archive = archive(&agent, dir.path(), &GUEST_DRIVERS).expect("made");
     let entries = entries(&archive);
     let get = |name: &str| entries.iter().find(|e| e.0 == name).expect(name).clone();
     assert_eq!(get("init"), ("init".into(), PROGRAM, b"the agent".to_vec()));
