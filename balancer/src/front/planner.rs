@@ -155,20 +155,24 @@ fn plan(
         let counted = old.and_then(|old| old.all().find(|route| &*route.name == name));
         counted.map_or_else(|| RouteLoad::new(workers), |route| route.load.clone())
     };
+    // With VMs, only their load counts: the other backends are given.
+    let is_scaled =
+        |action: &Action| matches!(action, Action::Forward(pool) if config.vm.is_none() || pool.is(default));
     let route = |route: &RouteConfig| {
         let action = action(&route.target, default, pools);
         let (matcher, settings) = (route.matcher.clone(), route.settings.clone());
-        Arc::new(Route::new(&route.name, matcher, action, settings, load(&route.name)))
+        let scaled = is_scaled(&action);
+        Arc::new(Route::new(&route.name, matcher, action, settings, load(&route.name)).scaled(scaled))
     };
     let rest = match config.has_default_pool() {
         true => Action::Forward(default.clone()),
         false => Action::Respond { status: StatusCode::NOT_FOUND, text: "no route leads there\n".into() },
     };
-    let (matcher, settings) = (Matcher::default(), RouteSettings::default());
+    let (matcher, settings, scaled) = (Matcher::default(), RouteSettings::default(), is_scaled(&rest));
     Plan {
         generation: old.map_or(1, |old| old.generation + 1),
         routes: config.routes.iter().map(route).collect(),
-        fallback: Arc::new(Route::new(FALLBACK, matcher, rest, settings, load(FALLBACK))),
+        fallback: Arc::new(Route::new(FALLBACK, matcher, rest, settings, load(FALLBACK)).scaled(scaled)),
         timeouts: config.timeouts.clone(),
         tick: config.tick(),
     }

@@ -234,6 +234,11 @@ impl Pool {
         self.0.queue.waiting()
     }
 
+    /// How long the first in line for a backend has waited; `None` if nobody waits.
+    pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
+        self.0.queue.oldest_wait(now)
+    }
+
     /// Requests that backends are serving.
     pub fn in_flight(&self) -> u64 {
         self.snapshot().all.iter().map(|backend| u64::from(backend.in_flight())).sum()

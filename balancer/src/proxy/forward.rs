@@ -44,6 +44,9 @@ pub(crate) async fn forward(
         Action::Redirect { status, to } => return redirect(&request, *status, to),
         Action::Respond { status, text } => return respond(*status, text),
     };
+    if route.is_scaled {
+        worker.counters.scaled.arrived.bump();
+    }
     worker.budget.borrow_mut().earn();
     let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
     trip.key = pool.hash_by().and_then(|by| key(&by, &request, &session));
@@ -222,13 +225,15 @@ impl<'a> Trip<'a> {
     pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
         let wish = Wish { avoid: self.avoid, key: self.key, may_be_first };
         let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
-        match taken {
-            Some(permit) => Ok(permit),
+        let permit = match taken {
+            Some(permit) => permit,
             None => {
                 self.worker.counters.queued.bump();
-                Box::pin(self.pool.take_in_line(wish)).await
+                Box::pin(self.pool.take_in_line(wish)).await?
             }
-        }
+        };
+        self.session.has_a_place();
+        Ok(permit)
     }
 
     async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {

@@ -153,6 +153,7 @@ pub(crate) struct Session {
     /// Of a stream: how many of its connection were given up by the client.
     given_up: Option<Rc<Cell<u32>>>,
     backend_awaited: Cell<bool>,
+    had_a_place: Cell<bool>,
     waker: Cell<Option<Waker>>,
     tunnel: Cell<Option<Tunnel>>,
     route: RefCell<Option<Arc<Route>>>,
@@ -173,6 +174,7 @@ impl Session {
             expired: Cell::new(None),
             given_up: None,
             backend_awaited: Cell::new(false),
+            had_a_place: Cell::new(false),
             waker: Cell::new(None),
             tunnel: Cell::new(None),
             route: RefCell::default(),
@@ -214,6 +216,17 @@ impl Session {
     #[inline]
     pub(crate) fn route(&self) -> Ref<'_, Option<Arc<Route>>> {
         self.route.borrow()
+    }
+
+    /// The request has a place at a backend.
+    #[inline]
+    pub(crate) fn has_a_place(&self) {
+        self.had_a_place.set(true);
+    }
+
+    /// Whether the request had a place at a backend, however it went on.
+    pub(crate) fn had_a_place(&self) -> bool {
+        self.had_a_place.get()
     }
 
     fn response_limit(&self, limits: &Timeouts) -> Duration {
@@ -277,7 +290,9 @@ impl Session {
         self.body_wanted.set(false);
         self.body_failed.set(false);
         self.backend_awaited.set(false);
+        self.had_a_place.set(false);
         self.expired.set(None);
+        self.route.replace(None);
     }
 
     /// Its answer begins.
