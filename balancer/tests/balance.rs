@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use balancer::pool::{BackendId, Drained, State};
+use balancer::pool::{BackendSpec, Initial};
 use support::*;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -319,4 +320,40 @@ health: {eject_after: 1, interval: 60s}";
     assert_eq!((pool.snapshot().all[0].state(), backend.count()), (State::Ready, 1));
     gate.add_permits(1);
     assert_eq!(busy.answer().await.1, "hello");
+}
+
+/// Answers nobody well, not even a probe: with nothing, or with 500.
+async fn unwell(answer: &'static [u8]) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                while read_head(&mut stream).await.is_some() {
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_first_request_that_a_new_backend_does_not_serve_well_goes_back_into_the_line() {
+    let well = Backend::text("hello").await;
+    for answer in [&b""[..], b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n"] {
+        let front = front(&[], "health: {timeout: 100ms}").await;
+        let pool = front.handles().pool;
+        let mut wire = Wire::connect(&front).await;
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        eventually("it waits", || pool.queued() == 1).await;
+        let trial = BackendSpec { initial: Initial::Trial, ..spec(unwell(answer).await) };
+        let backend = pool.insert(trial).unwrap();
+        eventually("it was tried", || backend.requests() == 1).await;
+        eventually("it waits again", || pool.queued() == 1).await;
+        assert_eq!((backend.state(), backend.failed()), (State::Probing, 0));
+        pool.insert(spec(well.address)).unwrap();
+        assert_eq!(wire.answer().await.1, "hello");
+    }
 }

@@ -196,3 +196,20 @@ async fn who_stands_in_line_for_a_pool_that_goes_is_still_served() {
     }
     eventually("the pool is empty", || pool.snapshot().all.is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_configuration_that_is_refused_leaves_no_unix_socket() {
+    let backend = Backend::text("hello").await;
+    let site = Site::new();
+    let socket = site.path("web.sock");
+    let backends = format!("backends: ['{}']", backend.address);
+    let mut front = site.open(&format!("{LISTEN}{backends}")).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("listen: ['unix:{socket}', '{}']\n", taken.local_addr().unwrap());
+    let refused = front.reload(site.config(&format!("{listen}{backends}")));
+    assert!(matches!(refused, Err(ReloadError::Listen(_))));
+    assert!(!std::path::Path::new(&socket).exists());
+    drop(taken);
+    front.reload(site.config(&format!("{listen}{backends}"))).unwrap();
+    assert!(std::path::Path::new(&socket).exists());
+}

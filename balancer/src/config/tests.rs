@@ -1,7 +1,7 @@
 //! Whole configurations: the good ones as values, the bad ones as complaints.
 
 use super::*;
-use crate::pool::{Balance, HashBy, HealthSettings, QueueSettings};
+use crate::pool::{Balance, HashBy, HealthSettings, ProbeKind, QueueSettings};
 
 /// A certificate and its key in one file, whatever file is asked for.
 fn pem() -> Vec<u8> {
@@ -278,4 +278,35 @@ fn what_a_balance_policy_lacks_is_said() {
         let complaints = with(balance).unwrap_err().to_string();
         assert!(complaints.contains(complaint), "{balance}: {complaints}");
     }
+}
+
+#[test]
+fn a_probe_is_of_a_kind_and_has_no_keys_of_another() {
+    let with = |health: &str| parse(&format!("{STATIC}{health}\n"));
+    let kind = |health: &str| with(health).unwrap().pool.health.kind;
+    assert_eq!(kind("health: {path: /a}"), ProbeKind::Http);
+    assert_eq!(kind("health: {kind: connect}"), ProbeKind::Connect);
+    let grpc = "health: {kind: grpc, service: a.B}\nupstream: {http2: true}";
+    assert_eq!(kind(grpc), ProbeKind::Grpc("a.B".to_owned()));
+    for (health, complaint) in [
+        ("health: {kind: icmp}", "health.kind: must be one of http, grpc, connect, got `icmp`"),
+        ("health: {kind: connect, path: /a}", "health.path: has no effect with `kind: connect`"),
+        ("health: {service: a.B}", "health.service: has no effect with `kind: http`"),
+        ("health: {kind: grpc}", "health.kind: is grpc, which needs HTTP/2"),
+        ("health: {kind: grpc, service: ''}", "health.service: must be 1 to 127 bytes, got 0"),
+        ("upstream: {ping_interval: 10s}", "upstream.ping_interval: has no effect without `http2: true`"),
+    ] {
+        let complaints = with(health).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{health}: {complaints}");
+    }
+}
+
+#[test]
+fn who_may_send_proxy_headers_must_be_said() {
+    let text = "listen: [{address: 127.0.0.1:80, proxy_protocol: {}}]\nbackends: [127.0.0.1:9001]\n";
+    let complaints = complaints(text);
+    assert!(
+        complaints.starts_with("listen[0].proxy_protocol.from: is missing (give the networks"),
+        "{complaints}"
+    );
 }

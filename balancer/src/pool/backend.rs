@@ -254,7 +254,7 @@ impl Backend {
             self.withdraw();
             return None;
         }
-        Some(Permit { backend: Arc::clone(self) })
+        Some(Permit { backend: Arc::clone(self), is_trial: false })
     }
 
     /// Takes the place of the one request that may come before any answer.
@@ -267,7 +267,7 @@ impl Backend {
             self.withdraw();
             return None;
         }
-        Some(Permit { backend: Arc::clone(self) })
+        Some(Permit { backend: Arc::clone(self), is_trial: true })
     }
 
     pub(super) fn set_limit(&self, max_in_flight: Option<u32>) {
@@ -351,12 +351,18 @@ impl fmt::Debug for Backend {
 #[derive(Debug)]
 pub struct Permit {
     backend: Arc<Backend>,
+    is_trial: bool,
 }
 
 impl Permit {
     /// The backend that was picked.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// Whether the backend has not answered anything yet.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     /// Counts the request that is about to be sent.

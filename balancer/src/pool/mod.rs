@@ -11,6 +11,7 @@
 
 mod backend;
 mod dial;
+mod grpc_health;
 mod health;
 mod link;
 mod pick;
@@ -31,8 +32,9 @@ use tokio::task::AbortHandle;
 
 pub use backend::{Backend, BackendId, BackendSpec, Initial, Permit, State};
 pub use dial::{Dial, Dialing, Tcp, is_local};
-pub use health::{HealthSettings, Streak, Verdict, probe_gap};
-pub(crate) use link::Ends;
+pub(crate) use grpc_health::LONGEST_SERVICE;
+pub use health::{HealthSettings, ProbeKind, Streak, Verdict, probe_gap};
+pub(crate) use link::{Ends, PING_INTERVAL};
 pub use link::{Link, ProxyHeader};
 pub use pick::{Balance, HashBy, Rng};
 pub(crate) use pick::{Wish, hash};
@@ -328,9 +330,15 @@ impl Pool {
     #[inline]
     pub(crate) fn answered(&self, backend: &Arc<Backend>, status: StatusCode) {
         backend.note_answer();
-        if backend.state() == State::Probing && !status.is_server_error() {
+        let good = status.is_success() || status.is_redirection();
+        if good && backend.state() == State::Probing {
             self.admit(backend);
         }
+    }
+
+    /// The longest time for an answer to a probe, and to the request that stands for one.
+    pub(crate) fn probe_timeout(&self) -> Duration {
+        self.0.settings.load().health.timeout
     }
 
     /// Notes that an exchange with `backend` brought no answer.

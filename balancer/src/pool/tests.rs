@@ -136,6 +136,7 @@ async fn one_waiting_request_that_may_be_repeated_is_the_first_of_a_backend_on_t
 
     // A bad answer says nothing; a good one lets the others in.
     pool.answered(first.backend(), StatusCode::BAD_GATEWAY);
+    pool.answered(first.backend(), StatusCode::NOT_FOUND);
     assert_eq!(first.backend().state(), State::Probing);
     pool.answered(first.backend(), StatusCode::OK);
     assert!(pool.wait_ready(&"a".into()).await.is_ok());

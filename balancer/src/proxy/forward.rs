@@ -159,6 +159,10 @@ fn to_absolute_form(request: &mut Request<RequestBody>, backend: &Backend) {
     request.headers_mut().remove(header::TRANSFER_ENCODING);
 }
 
+fn broke_off() -> Response<ResponseBody> {
+    last_reply(StatusCode::BAD_GATEWAY, "the backend broke off without an answer\n")
+}
+
 /// What to do after a try that failed.
 pub(super) enum Next {
     Again(Request<RequestBody>),
@@ -213,15 +217,57 @@ impl<'a> Trip<'a> {
             if permit.backend().link().http2 {
                 to_absolute_form(&mut request, permit.backend());
             }
+            if permit.is_trial() {
+                match Box::pin(self.trial(request, &mut upstream, &permit)).await {
+                    Ok(answer) => return self.answered(answer, upstream, permit),
+                    Err(Next::Again(again)) => request = again,
+                    Err(Next::Answer(answer)) => return answer,
+                }
+                continue;
+            }
             match upstream.exchange(request, self.session, permit.backend()).await {
                 Ok(answer) => return self.answered(answer, upstream, permit),
-                Err(error) => match self.exchange_failed(error, upstream.reused(), permit.backend()) {
-                    Next::Again(again) => request = again,
-                    Next::Answer(answer) => return answer,
-                },
+                Err(error) => {
+                    if let (ExchangeError::Expired(Expired::Backend), Upstream::Shared(shared)) =
+                        (&error, &upstream)
+                    {
+                        // It may be the connection that is dead: nobody else shall wait for it.
+                        self.worker.idle.borrow_mut().discard(permit.backend().serial(), shared);
+                    }
+                    match self.exchange_failed(error, upstream.was_idle(), permit.backend()) {
+                        Next::Again(again) => request = again,
+                        Next::Answer(answer) => return answer,
+                    }
+                }
             }
         }
         reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
+    }
+
+    /// The request that stands for the first probe of a new backend. Unless it is answered well within the
+    /// time of a probe, it goes back into the line and probes take over. That costs no budget: we chose to
+    /// send it where nobody had answered yet.
+    async fn trial(
+        &mut self,
+        request: Request<RequestBody>,
+        upstream: &mut Upstream,
+        permit: &Permit,
+    ) -> Result<Response<Incoming>, Next> {
+        let backend = permit.backend();
+        let exchange = upstream.exchange(request, self.session, backend);
+        match tokio::time::timeout(self.pool.probe_timeout(), exchange).await {
+            Ok(Ok(answer)) if !answer.status().is_server_error() => return Ok(answer),
+            Ok(Err(error @ ExchangeError::Expired(_))) => {
+                return Err(self.exchange_failed(error, false, backend));
+            }
+            Ok(Ok(_) | Err(_)) | Err(_) => {}
+        }
+        tracing::debug!(backend = %backend.id(), "its first request was not answered well");
+        (self.avoid, self.fresh) = (Some(backend.serial()), true);
+        self.worker.counters.retries.bump();
+        // Only what may be repeated is sent ahead, and of that there is a copy.
+        let copy = self.session.replay.borrow().request();
+        Err(copy.map_or_else(|| Next::Answer(broke_off()), Next::Again))
     }
 
     /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
@@ -371,14 +417,13 @@ impl<'a> Trip<'a> {
     /// Sent, and no answer: again if that is safe and within the budget. A connection that
     /// was closed while idle says nothing about its backend, and costs no budget.
     fn again_or_502(&mut self, backend: &Arc<Backend>, stale: bool) -> Next {
-        let bad = || last_reply(StatusCode::BAD_GATEWAY, "the backend broke off without an answer\n");
         let copy = self.session.replay.borrow().request();
         let first_stale = stale && !self.fresh;
         self.leave(backend, stale);
-        let Some(request) = copy else { return Next::Answer(bad()) };
+        let Some(request) = copy else { return Next::Answer(broke_off()) };
         if !first_stale && !self.worker.budget.borrow_mut().spend(Instant::now()) {
             self.worker.counters.retries_denied.bump();
-            return Next::Answer(bad());
+            return Next::Answer(broke_off());
         }
         self.worker.counters.retries.bump();
         Next::Again(request)

@@ -87,6 +87,13 @@ pub struct Prepared {
     trusted_proxies: Arc<[IpNet]>,
 }
 
+impl Drop for Prepared {
+    /// What is not listened on after all leaves no file.
+    fn drop(&mut self) {
+        self.doors.iter().filter(|(_, sockets)| sockets.is_some()).for_each(|(door, _)| door.remove_file());
+    }
+}
+
 /// How the data plane ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped {
@@ -128,12 +135,13 @@ impl DataPlane {
         trusted_proxies: &[IpNet],
     ) -> Result<Prepared, StartError> {
         let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
-        let mut doors = Vec::new();
+        let mut prepared = Prepared { doors: Vec::new(), trusted_proxies };
         for (index, settings) in listen.iter().enumerate() {
             let key = format!("listen[{index}]");
-            doors.push(self.prepare_one(&key, settings, &trusted_proxies)?);
+            let door = self.prepare_one(&key, settings, &prepared.trusted_proxies)?;
+            prepared.doors.push(door);
         }
-        Ok(Prepared { doors, trusted_proxies })
+        Ok(prepared)
     }
 
     fn prepare_one(
@@ -166,10 +174,10 @@ impl DataPlane {
 
     /// Listens on what was prepared and on nothing else. Connections that were accepted
     /// elsewhere go on.
-    pub fn listen(&mut self, prepared: Prepared) {
-        self.trusted_proxies = prepared.trusted_proxies;
+    pub fn listen(&mut self, mut prepared: Prepared) {
+        self.trusted_proxies = Arc::clone(&prepared.trusted_proxies);
         let old = std::mem::take(&mut self.doors);
-        for (mut door, sockets) in prepared.doors {
+        for (mut door, sockets) in std::mem::take(&mut prepared.doors) {
             match (sockets, old.iter().find(|it| it.address == door.address)) {
                 (None, Some(open)) => {
                     open.entrance.store(door.entrance.load_full());
@@ -206,6 +214,9 @@ impl DataPlane {
 
     /// Stops accepting, lets requests finish, and cuts what outlasts `timeouts.drain`.
     pub async fn stop(self) -> Stopped {
+        // First, so that nobody connects to a socket that is not accepted from any more, and nothing
+        // of a successor is removed later.
+        self.doors.iter().for_each(Door::remove_file);
         self.stop.send_replace(true);
         let mut cut = 0;
         for worker in self.workers {
@@ -215,7 +226,6 @@ impl DataPlane {
                 Err(_panicked) => tracing::error!("a worker ended unexpectedly"),
             }
         }
-        self.doors.iter().for_each(Door::remove_file);
         Stopped { cut }
     }
 }

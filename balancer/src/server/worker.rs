@@ -8,7 +8,7 @@
 //! connections over the workers' sockets (SO_REUSEPORT).
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -194,6 +194,40 @@ impl Accepting {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Raw::Unix(stream), None)),
         }
     }
+
+    /// What the kernel has already accepted for us. It is asked itself: the runtime may not have heard
+    /// of it yet.
+    fn rest(self) -> std::io::Result<Vec<(Raw, Option<SocketAddr>)>> {
+        let mut rest = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                while let Some((stream, peer)) = accepted(|| listener.accept()) {
+                    stream.set_nonblocking(true)?;
+                    rest.push((Raw::Tcp(tokio::net::TcpStream::from_std(stream)?), Some(peer)));
+                }
+            }
+            Self::Unix(listener) => {
+                let listener = listener.into_std()?;
+                while let Some((stream, _)) = accepted(|| listener.accept()) {
+                    stream.set_nonblocking(true)?;
+                    rest.push((Raw::Unix(tokio::net::UnixStream::from_std(stream)?), None));
+                }
+            }
+        }
+        Ok(rest)
+    }
+}
+
+/// The next connection that the kernel has; one that went away meanwhile is passed over.
+fn accepted<T>(mut accept: impl FnMut() -> std::io::Result<T>) -> Option<T> {
+    loop {
+        match accept() {
+            Ok(connection) => return Some(connection),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// A socket, and what becomes of the connections it accepts.
@@ -249,9 +283,10 @@ impl Doors {
 
 /// Accepts until the stop, then takes what the kernel has already accepted for us.
 async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+    let Doorway { accepting, entrance, closed } = door;
     let start = |(stream, peer)| {
         let open = Open::new(&worker);
-        let (worker, entrance) = (Rc::clone(&worker), door.entrance.load_full());
+        let (worker, entrance) = (Rc::clone(&worker), entrance.load_full());
         tokio::task::spawn_local(async move {
             connection::serve(stream, peer, entrance, worker).await;
             drop(open);
@@ -261,15 +296,16 @@ async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<boo
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            () = door.closed.notified() => break,
-            accepted = door.accepting.accept() => match accepted {
+            () = closed.notified() => break,
+            accepted = accepting.accept() => match accepted {
                 Ok(accepted) => start(accepted),
                 Err(error) => accept_failed(&error).await,
             },
         }
     }
-    while let Some(Ok(accepted)) = now_or_never(door.accepting.accept()).await {
-        start(accepted);
+    match accepting.rest() {
+        Ok(rest) => rest.into_iter().for_each(start),
+        Err(error) => tracing::warn!(%error, "cannot take the last connections of a listener"),
     }
 }
 
@@ -280,14 +316,6 @@ async fn accept_failed(error: &std::io::Error) {
     } else {
         // The client was faster in going than we in coming.
         tracing::debug!(%error, "a connection went away before it was accepted");
-    }
-}
-
-async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = std::future::ready(()) => None,
     }
 }
 
@@ -306,5 +334,22 @@ async fn sweep(worker: Rc<Worker>) {
             () = tokio::time::sleep(SWEEP) => {}
             () = any_changed(&mut changes) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_kernel_has_accepted_is_taken_before_the_runtime_hears_of_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = Accepting::Tcp(tokio::net::TcpListener::from_std(listener).unwrap());
+        let clients = [(); 3].map(|()| std::net::TcpStream::connect(address).unwrap());
+        let rest = accepting.rest().unwrap();
+        let peers: Vec<_> = rest.iter().filter_map(|(_, peer)| *peer).collect();
+        assert_eq!(peers, clients.map(|client| client.local_addr().unwrap()));
     }
 }
