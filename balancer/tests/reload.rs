@@ -4,13 +4,10 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use balancer::front::{Front, ReloadError};
 use balancer::pool::{BackendId, State};
 use support::*;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 /// The same listener in every configuration: port 0 stays what it became.
 const LISTEN: &str = "listen: ['127.0.0.1:0']\n";
@@ -41,20 +38,17 @@ async fn twenty_reloads_under_load_drop_no_request() {
 
 #[tokio::test]
 async fn routes_and_pools_change_and_requests_under_way_end_by_the_old_ones() {
-    let slow = Backend::serve(|_| async {
-        tokio::time::sleep(SECOND / 2).await;
-        ok("old")
-    })
-    .await;
+    let (slow, gate) = gated("old").await;
     let fresh = Backend::text("new").await;
     let site = Site::new();
     let mut front = site.open(&format!("{LISTEN}backends: ['{}']", slow.address)).await;
     let mut wire = Wire::connect(&front).await;
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    tokio::time::sleep(SECOND / 10).await;
+    eventually("it is under way", || slow.count() == 1).await;
     let pools = format!("pools: {{fresh: {{backends: ['{}']}}}}\nroutes: [{{pool: fresh}}]", fresh.address);
     front.reload(site.config(&format!("{LISTEN}{pools}"))).unwrap();
     assert_eq!(get(&front).await, "new");
+    gate.add_permits(1);
     assert_eq!(wire.answer().await.1, "old");
     assert_eq!(wire.get("/").await.1, "new", "over the same connection");
 }
@@ -133,24 +127,9 @@ async fn what_cannot_change_is_refused_and_the_old_configuration_stays() {
     assert_eq!((handles.reloads.taken(), handles.reloads.error()), (1, None));
 }
 
-/// A backend that answers once it is let.
-async fn gated() -> (Backend, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let backend = Backend::serve(move |_| {
-        let gate = Arc::clone(&opened);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            ok("hello")
-        }
-    })
-    .await;
-    (backend, gate)
-}
-
 #[tokio::test]
 async fn a_configuration_that_is_rolled_back_during_a_drain_has_its_backend_again() {
-    let ((slow, gate), other) = (gated().await, Backend::text("other").await);
+    let ((slow, gate), other) = (gated("hello").await, Backend::text("other").await);
     let site = Site::new();
     let old = format!("{LISTEN}backends: ['{}']", slow.address);
     let new = format!("{LISTEN}backends: ['{}']", other.address);
@@ -173,7 +152,7 @@ async fn a_configuration_that_is_rolled_back_during_a_drain_has_its_backend_agai
 
 #[tokio::test]
 async fn who_stands_in_line_for_a_pool_that_goes_is_still_served() {
-    let ((slow, gate), other) = (gated().await, Backend::text("other").await);
+    let ((slow, gate), other) = (gated("hello").await, Backend::text("other").await);
     let site = Site::new();
     let backends = format!("{LISTEN}backends: ['{}']\n", other.address);
     let pools = format!("pools: {{a: {{backends: ['{}'], max_in_flight: 1}}}}\n", slow.address);

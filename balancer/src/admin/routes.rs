@@ -78,7 +78,7 @@ fn read(path: &str, handles: &Handles) -> Answer {
     match path {
         "/" => text(StatusCode::OK, INDEX),
         "/metrics" => metrics(handles),
-        "/v1/status" => json(&handles.board.status(&handles.pool, &handles.samples.borrow())),
+        "/v1/status" => json(&handles.status()),
         "/v1/config" => config(handles),
         "/v1/decisions" => json(&handles.board.decisions()),
         "/healthz" => text(StatusCode::OK, "ok\n"),

@@ -21,7 +21,7 @@ pub struct Status {
     pub load: LoadStatus,
     /// What the scaler wants and what there is.
     pub scaling: ScalingStatus,
-    /// Every backend of the pool, fixed ones, the parent and clones alike.
+    /// Every backend of every pool, fixed ones, the parent and clones alike.
     pub backends: Vec<BackendStatus>,
     /// The parent and its clones; `None` for a tier of fixed backends.
     pub engine: Option<EngineStatus>,
@@ -118,6 +118,8 @@ pub struct SignalStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackendStatus {
+    /// Its pool; `default` is the one at the top of the configuration, to which the VMs belong.
+    pub pool: String,
     /// `parent`, `clone-7`, or the configured address of a fixed backend.
     pub id: String,
     /// `ip:port`.

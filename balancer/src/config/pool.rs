@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use scaler::yaml::{Entry, Section};
 
+use super::routes::header_name;
 use super::{Surroundings, health, limits, listen, tls};
 use crate::net::Address;
 use crate::pool::{
@@ -109,11 +109,10 @@ fn balance(section: &mut Section<'_>) -> Balance {
         section.choice("policy", &words, "give a policy, e.g. least_requests").or(Balance::default());
     let by =
         section.choice("by", &[("client", "client"), ("path", "path"), ("header", "header")], BY).optional();
-    let name = |text: String| {
-        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("must be a header field, got `{text}`"))
-    };
-    let header =
-        section.string("header", "give the name of a header field, e.g. x-user").try_map(name).optional();
+    let header = section
+        .string("header", "give the name of a header field, e.g. x-user")
+        .try_map(|text| header_name(&text))
+        .optional();
     if by.is_some() && !matches!(policy, Balance::Hash(_)) {
         section.complain("by", "is given without `policy: hash`", "remove it, or give `policy: hash`");
     }
@@ -151,17 +150,24 @@ fn upstream(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Upstr
 }
 
 /// Complains about backends given twice, and about Flurry forwarding to itself.
+///
+/// `pool` stands before their keys: nothing for the one at the top of the file, or `pools.NAME.`.
 pub(super) fn check_loops(
     section: &Section<'_>,
+    pool: &str,
     backends: &[Address],
     listeners: &[ListenerSettings],
     admin: std::net::SocketAddr,
 ) {
     let admin = Address::from(admin);
     for (index, backend) in backends.iter().enumerate() {
-        let key = format!("backends[{index}]");
+        let key = format!("{pool}backends[{index}]");
         if let Some(other) = backends[..index].iter().position(|other| other == backend) {
-            section.complain(&key, format!("{backend} is backends[{other}] already"), "remove one of them");
+            section.complain(
+                &key,
+                format!("{backend} is {pool}backends[{other}] already"),
+                "remove one of them",
+            );
         }
         let own = listeners.iter().map(|it| &it.address).chain([&admin]).find(|own| leads_to(backend, own));
         if let Some(own) = own {

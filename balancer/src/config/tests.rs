@@ -262,9 +262,10 @@ routes:
     let complaints = complaints(text);
     for expected in [
         "pools.empty.backends: is missing",
+        "pools.empty: no route leads to it",
         "routes[0].hosts[0]: must be a host name or *.NAME, got `a b`",
         "routes[0].path: must be a path that begins with /, got `api`",
-        "routes[0].methods[0]: must be a method, got `G T`",
+        "routes[0].methods[0]: must be a method in capitals, got `G T`",
         "routes[0].pool: there is no pool `nowhere`",
         "routes[1].exact_path: is given beside `path`",
         "routes[1]: has several of `pool`, `redirect` and `respond`",
@@ -277,7 +278,7 @@ routes:
     ] {
         assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
     }
-    assert_eq!(complaints.lines().count(), 15, "{complaints}");
+    assert_eq!(complaints.lines().count(), 16, "{complaints}");
 }
 
 #[test]
@@ -333,4 +334,59 @@ fn who_may_send_proxy_headers_must_be_said() {
         complaints.starts_with("listen[0].proxy_protocol.from: is missing (give the networks"),
         "{complaints}"
     );
+}
+
+#[test]
+fn keys_without_effect_are_refused() {
+    const LISTEN: &str = "listen: [127.0.0.1:80]\n";
+    let api = "pools: {api: {backends: [127.0.0.1:9001]}}\nroutes: [{pool: api}]\n";
+    for (text, complaint) in [
+        (
+            "routes: [{redirect: {to: /x}, rewrite: {host: a}}]".into(),
+            "routes[0].rewrite: has no effect beside `redirect`",
+        ),
+        (
+            "routes: [{respond: {}, request_headers: {}}]".into(),
+            "routes[0].request_headers: has no effect beside `respond`",
+        ),
+        (
+            "routes: [{respond: {}, response_timeout: 1s}]".into(),
+            "routes[0].response_timeout: has no effect beside `respond`",
+        ),
+        (
+            "routes: [{respond: {}, hosts: ['a.test:80']}]".into(),
+            "routes[0].hosts[0]: must be a host name without a port",
+        ),
+        (
+            "routes: [{respond: {}, methods: [get]}]".into(),
+            "routes[0].methods[0]: must be a method in capitals, got `get`",
+        ),
+        ("routes: [{respond: {}, path: '/a?b'}]".into(), "routes[0].path: must be a path without a query"),
+        (
+            "routes: [{redirect: {to: /x, status: 304}}]".into(),
+            "routes[0].redirect.status: must be one of 301, 302, 303, 307, 308, got 304",
+        ),
+        (
+            "routes: [{name: default, respond: {}}]".into(),
+            "routes[0].name: `default` is what stands for requests",
+        ),
+        (
+            "pools: {api: {backends: [127.0.0.1:9001]}}\nroutes: [{respond: {}}]".into(),
+            "pools.api: no route leads to it (give a route with `pool: api`, or remove the pool)",
+        ),
+        (api.replace("api", "default"), "pools.default: `default` is what the backends at the top"),
+        (api.replace("9001", "80"), "pools.api.backends[0]: 127.0.0.1:80 is Flurry itself"),
+        (
+            "backends: [127.0.0.1:9001]\nupstream: {tls: {name: a, verify: false, roots: a.pem}}".to_owned(),
+            "upstream.tls.roots: has no effect with `verify: false`",
+        ),
+        ("vm: {image: i}\nupstream: {http2: true}".into(), "upstream: is given beside `vm`"),
+        ("vm: {image: i}\nupstream: {proxy_protocol: v1}".into(), "upstream: is given beside `vm`"),
+        ("vm: {image: i}\nhealth: {kind: connect}".into(), "health.kind: is given beside `vm`"),
+    ] {
+        let complaints = complaints(&format!("{LISTEN}{text}\n"));
+        assert!(complaints.contains(complaint), "{text}: {complaints}");
+        assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    }
+    parse(&format!("{LISTEN}{api}")).unwrap();
 }

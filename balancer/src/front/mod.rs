@@ -29,6 +29,7 @@ use planner::Planner;
 pub use reload::{ReloadAsked, ReloadError, Reloads};
 
 use crate::admin;
+use crate::admin::status::Status;
 use crate::config::Config;
 use crate::load::{Gauges, Load, LoadSampler, Sample};
 use crate::net::Address;
@@ -76,6 +77,11 @@ pub struct Handles {
 }
 
 impl Handles {
+    /// The status document.
+    pub fn status(&self) -> Status {
+        self.board.status(&self.plan.load().pools(), &self.samples.borrow())
+    }
+
     /// Whether any backend of any pool takes requests.
     pub fn any_ready(&self) -> bool {
         self.plan.load().pools().iter().any(|pool| !pool.snapshot().ready.is_empty())

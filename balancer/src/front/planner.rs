@@ -16,10 +16,7 @@ use crate::config::{Config, PoolConfig, RouteConfig, TargetConfig};
 use crate::load::RouteLoad;
 use crate::net::Address;
 use crate::pool::{Backend, BackendId, BackendSpec, Initial, Pool, Tcp};
-use crate::route::{Action, Matcher, Plan, Route, RouteSettings};
-
-/// The name of the route for what no other one is for.
-const FALLBACK: &str = "default";
+use crate::route::{Action, FALLBACK, Matcher, OwnAnswer, Plan, Route, RouteSettings};
 
 /// The configuration in force, and what was made of it.
 pub(super) struct Planner {
@@ -187,7 +184,10 @@ fn plan(
     };
     let rest = match config.has_default_pool() {
         true => Action::Forward(default.clone()),
-        false => Action::Respond { status: StatusCode::NOT_FOUND, text: "no route leads there\n".into() },
+        false => Action::Answer(OwnAnswer::Respond {
+            status: StatusCode::NOT_FOUND,
+            text: "no route leads there\n".into(),
+        }),
     };
     let (matcher, settings, scaled) = (Matcher::default(), RouteSettings::default(), is_scaled(&rest));
     Plan {
@@ -206,7 +206,6 @@ fn action(target: &TargetConfig, default: &Pool, pools: &BTreeMap<String, Pool>)
             let named = name.as_ref().and_then(|name| pools.get(name));
             Action::Forward(named.unwrap_or(default).clone())
         }
-        TargetConfig::Redirect { status, to } => Action::Redirect { status: *status, to: to.clone() },
-        TargetConfig::Respond { status, text } => Action::Respond { status: *status, text: Arc::clone(text) },
+        TargetConfig::Answer(answer) => Action::Answer(answer.clone()),
     }
 }

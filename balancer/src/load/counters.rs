@@ -104,12 +104,35 @@ fn is_failure(status: u16, own: bool, ending: Ending) -> bool {
     }
 }
 
+/// Requests that ended: of one worker, all of them or those of one route.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct EndedCounters {
+    /// By the first digit of their status; 0 is for those without one.
+    pub by_class: [Counter; 6],
+    /// Latencies, sum in microseconds.
+    pub latency_sum_us: Counter,
+    /// Latencies by [`DURATION_BOUNDS`], with one more for everything above.
+    pub by_bound: [Counter; DURATION_BOUNDS.len() + 1],
+}
+
+impl EndedCounters {
+    /// Counts a request that ended. `status` is that of its answer, 0 without one.
+    pub fn request_ended(&self, status: u16, latency: Duration) {
+        self.by_class[usize::from(status / 100).min(5)].bump();
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latency_sum_us.add(micros);
+        let bound = DURATION_BOUNDS.iter().position(|bound| micros as f64 <= *bound * 1e6);
+        self.by_bound[bound.unwrap_or(DURATION_BOUNDS.len())].bump();
+    }
+}
+
 /// The counters of one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerCounters {
-    /// Ended requests by the first digit of their status; 0 is for those without one.
-    pub by_class: [Counter; 6],
+    /// All requests that ended.
+    pub ended: EndedCounters,
     /// Requests that failed by our fault: own 5xx, or cut off.
     pub failed: Counter,
     /// Requests whose client went away before the end.
@@ -134,10 +157,6 @@ pub struct WorkerCounters {
     pub connects: Counter,
     /// Connections to backends that could not be made.
     pub connect_failures: Counter,
-    /// Latencies, sum in microseconds.
-    pub latency_sum_us: Counter,
-    /// Latencies by [`DURATION_BOUNDS`], with one more for everything above.
-    pub by_bound: [Counter; DURATION_BOUNDS.len() + 1],
     /// What the scaler goes by.
     pub scaled: ScaledCounters,
 }
@@ -145,17 +164,13 @@ pub struct WorkerCounters {
 impl WorkerCounters {
     /// Counts a request that ended. `status` is that of its answer, 0 without one.
     pub fn request_ended(&self, status: u16, own: bool, ending: Ending, latency: Duration) {
-        self.by_class[usize::from(status / 100).min(5)].bump();
+        self.ended.request_ended(status, latency);
         if ending == Ending::Abandoned {
             self.abandoned.bump();
         }
         if is_failure(status, own, ending) {
             self.failed.bump();
         }
-        self.latency_sum_us.add(u64::try_from(latency.as_micros()).unwrap_or(0));
-        let seconds = latency.as_secs_f64();
-        let bound = DURATION_BOUNDS.iter().position(|bound| seconds <= *bound);
-        self.by_bound[bound.unwrap_or(DURATION_BOUNDS.len())].bump();
     }
 }
 
@@ -210,7 +225,7 @@ impl Load {
 
     /// The sums that samples are made of.
     pub fn totals(&self) -> Totals {
-        let class = |class: usize| self.sum(|worker| &worker.by_class[class]);
+        let class = |class: usize| self.sum(|worker| &worker.ended.by_class[class]);
         Totals {
             requests: (0..6).map(class).sum(),
             failed: self.sum(|worker| &worker.failed),
@@ -248,7 +263,7 @@ mod tests {
         let counters = WorkerCounters::default();
         counters.request_ended(0, false, Ending::Abandoned, MS);
         assert_eq!((counters.failed.get(), counters.abandoned.get()), (0, 1));
-        assert_eq!(counters.by_class[0].get(), 1);
+        assert_eq!(counters.ended.by_class[0].get(), 1);
     }
 
     #[test]
@@ -259,7 +274,7 @@ mod tests {
         }
         let totals = load.totals();
         assert_eq!((totals.requests, totals.failed), (3, 0));
-        assert_eq!(load.sum(|worker| &worker.by_bound[2]), 3);
+        assert_eq!(load.sum(|worker| &worker.ended.by_bound[2]), 3);
     }
 
     #[test]

@@ -6,7 +6,8 @@ mod route;
 mod sampler;
 
 pub use counters::{
-    Counter, DURATION_BOUNDS, Ending, Load, ScaledCounters, ScaledTotals, Totals, WorkerCounters,
+    Counter, DURATION_BOUNDS, EndedCounters, Ending, Load, ScaledCounters, ScaledTotals, Totals,
+    WorkerCounters,
 };
-pub use route::{RouteCounters, RouteLoad};
+pub use route::RouteLoad;
 pub use sampler::{Gauges, LoadSampler, Sample};

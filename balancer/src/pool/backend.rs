@@ -1,10 +1,12 @@
 //! One backend: where it is, how it does, and how many requests it serves.
 //!
-//! Counts and state are atomics: a request takes its place with one add and one
-//! load, and gives it back with one subtract and two loads.
+//! Counts and state are atomics: a request takes its place with one add and three
+//! loads (the state before and after, the limit), and gives it back with one subtract
+//! and a look at the line.
 //!
 //!   probing -> ready <-> ejected
 //!      any of them -> draining -> gone
+//!                        \-> probing, if the drain is taken back
 //!
 //! Invariant: once `Draining` is stored and `in_flight` was read as 0, no request
 //! will start here again, unless the drain is taken back. Both sides use sequentially consistent order for it:

@@ -44,6 +44,9 @@ pub use snapshot::Snapshot;
 /// Serials of backends are one of a kind among all pools: workers keep connections by them.
 static SERIALS: AtomicU64 = AtomicU64::new(1);
 
+/// The name of the pool whose backends stand at the top of the configuration.
+pub const DEFAULT_POOL: &str = "default";
+
 /// What a pool is made with.
 #[derive(Debug, Clone, Default)]
 pub struct PoolSettings {
@@ -125,7 +128,7 @@ impl Pool {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(settings: PoolSettings) -> Self {
-        Self::named("default", settings)
+        Self::named(DEFAULT_POOL, settings)
     }
 
     /// The same, with the name that metrics call it by.

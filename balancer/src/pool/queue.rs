@@ -42,8 +42,6 @@ pub enum Refused {
     QueueFull,
     /// It waited as long as allowed.
     TimedOut,
-    /// The process is going down and has no backend left.
-    Closing,
 }
 
 /// The line of waiting requests.
@@ -110,9 +108,8 @@ impl Queue {
         self.serve();
         match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_gone)) => Err(Refused::Closing),
             // The call may have come together with the timeout.
-            Err(_elapsed) => place.called.try_recv().map_err(|_| Refused::TimedOut),
+            Ok(Err(_)) | Err(_) => place.called.try_recv().map_err(|_| Refused::TimedOut),
         }
     }
 

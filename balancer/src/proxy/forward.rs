@@ -23,7 +23,7 @@ use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
 use crate::pool::{Backend, HashBy, Permit, Pool, Refused, State, Wish, hash, is_local};
-use crate::route::{Action, Plan, Route, Seen, Template};
+use crate::route::{Action, OwnAnswer, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
 /// The first request of a new backend does not wait for a second try of TCP, which comes after 1 s: it
@@ -41,23 +41,32 @@ pub(crate) async fn forward(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (plan, route) = routed(&worker, &session, &request);
-    let pool = match &route.action {
-        Action::Forward(pool) => pool,
-        Action::Redirect { status, to } => return redirect(&request, *status, to),
-        Action::Respond { status, text } => return respond(*status, text),
+    let mut answer = match &route.action {
+        Action::Forward(pool) => {
+            to_backends(Trip::new(&worker, &session, &plan, &route, pool), request).await
+        }
+        Action::Answer(OwnAnswer::Redirect { status, to }) => redirect(&request, *status, to),
+        Action::Answer(OwnAnswer::Respond { status, text }) => respond(*status, text),
     };
+    if !route.is_plain {
+        route.settings.response_headers.apply(answer.headers_mut());
+    }
+    answer
+}
+
+async fn to_backends(mut trip: Trip<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let (worker, session, route) = (trip.worker, trip.session, trip.route);
     if route.is_scaled {
         worker.counters.scaled.arrived.bump();
     }
     worker.budget.borrow_mut().earn();
-    let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
-    trip.key = pool.hash_by().and_then(|by| key(&by, &request, &session));
+    trip.key = trip.pool.hash_by().and_then(|by| key(&by, &request, session));
     if upgrade::is_wanted(&request) {
         // Boxed, as everything rare: the future of each request is moved a few times, and
         // has room for all that may happen to it.
         return Box::pin(upgrade::forward(trip, request)).await;
     }
-    let request = prepare(request, &session, &route);
+    let request = prepare(request, session, route);
     session.replay.borrow_mut().keep(&request);
     let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
@@ -341,9 +350,6 @@ impl<'a> Trip<'a> {
         headers::to_client(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        if !self.route.is_plain {
-            self.route.settings.response_headers.apply(&mut parts.headers);
-        }
         let (worker, session) = (Rc::clone(self.worker), Rc::clone(self.session));
         let body = ResponseBody::backend(body, upstream, permit, worker, session);
         Response::from_parts(parts, body)
@@ -354,7 +360,6 @@ impl<'a> Trip<'a> {
         let (counter, text) = match refused {
             Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
             Refused::TimedOut => (&counters.queue_timeout, "no backend became free in time\n"),
-            Refused::Closing => (&counters.queue_timeout, "shutting down\n"),
         };
         counter.bump();
         reply(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -83,6 +83,9 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
             Ok(permit) => permit,
             Err(refused) => return trip.refused(refused),
         };
+        if permit.backend().link().http2 {
+            return no_upgrade();
+        }
         let (ends, limit) = (trip.session.client.ends(), trip.plan.timeouts.connect);
         trip.worker.counters.connects.bump();
         let next = match Upstream::connect(permit.backend(), ends, limit).await {
@@ -93,10 +96,7 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
                     Err(error) => trip.exchange_failed(error, false, permit.backend()),
                 }
             }
-            Ok(Upstream::Shared(_)) => Next::Answer(reply(
-                StatusCode::NOT_IMPLEMENTED,
-                "backends that speak HTTP/2 cannot be upgraded\n",
-            )),
+            Ok(Upstream::Shared(_)) => return no_upgrade(),
             Err(error) => trip.connect_failed(&permit, &error, request),
         };
         match next {
@@ -105,6 +105,10 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
         }
     }
     reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
+}
+
+fn no_upgrade() -> Response<ResponseBody> {
+    reply(StatusCode::NOT_IMPLEMENTED, "backends that speak HTTP/2 cannot be upgraded\n")
 }
 
 fn answered(

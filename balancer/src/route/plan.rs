@@ -11,11 +11,21 @@ use crate::load::RouteLoad;
 use crate::pool::Pool;
 use crate::server::Timeouts;
 
+/// The name of the route for what no other one is for.
+pub const FALLBACK: &str = "default";
+
 /// What becomes of a request.
 #[derive(Clone)]
 pub enum Action {
     /// A backend of this pool answers it.
     Forward(Pool),
+    /// We do.
+    Answer(OwnAnswer),
+}
+
+/// An answer that needs no backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnAnswer {
     /// The client is sent elsewhere.
     Redirect {
         /// 301, 302, 303, 307 or 308.
@@ -23,11 +33,11 @@ pub enum Action {
         /// Where to.
         to: Template,
     },
-    /// It is answered with this.
+    /// A text.
     Respond {
         /// The status.
         status: StatusCode,
-        /// A text.
+        /// The text.
         text: Arc<str>,
     },
 }
@@ -39,7 +49,7 @@ pub struct RouteSettings {
     pub rewrite: Rewrite,
     /// Changes to the fields of requests.
     pub request_headers: HeaderEdits,
-    /// Changes to the fields of answers.
+    /// Changes to the fields of answers, our own ones included.
     pub response_headers: HeaderEdits,
     /// The wait for the head of an answer, instead of `timeouts.response`.
     pub response_timeout: Option<Duration>,
@@ -129,7 +139,7 @@ fn pools_of<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<&'a Pool> {
     for route in routes {
         match &route.action {
             Action::Forward(pool) if pools.iter().all(|it| !it.is(pool)) => pools.push(pool),
-            Action::Forward(_) | Action::Redirect { .. } | Action::Respond { .. } => {}
+            Action::Forward(_) | Action::Answer(_) => {}
         }
     }
     pools

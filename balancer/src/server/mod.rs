@@ -69,7 +69,16 @@ pub struct DataPlane {
 /// A worker, seen from outside.
 struct Running {
     commands: mpsc::UnboundedSender<Command>,
-    end: oneshot::Receiver<io::Result<WorkerEnd>>,
+    end: oneshot::Receiver<Result<WorkerEnd, WorkerDied>>,
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+enum WorkerDied {
+    #[error("it could not run: {0}")]
+    Start(#[source] io::Error),
+    #[error("it panicked: {0}")]
+    Panic(String),
 }
 
 /// A place that is listened on.
@@ -196,8 +205,9 @@ impl DataPlane {
     fn open(&self, door: &Door, sockets: Vec<Listening>) {
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let command = Command::Listen(door.address.clone(), socket, Arc::clone(&door.entrance));
-            // A worker that is gone has said so in the log.
-            let _ = worker.commands.send(command);
+            if worker.commands.send(command).is_err() {
+                tracing::error!(address = %door.address, "a worker that has ended cannot listen");
+            }
         }
     }
 
@@ -220,10 +230,9 @@ impl DataPlane {
         self.stop.send_replace(true);
         let mut cut = 0;
         for worker in self.workers {
-            match worker.end.await {
-                Ok(Ok(end)) => cut += end.cut,
-                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-                Err(_panicked) => tracing::error!("a worker ended unexpectedly"),
+            // One that died has said so when it did.
+            if let Ok(Ok(end)) = worker.end.await {
+                cut += end.cut;
             }
         }
         Stopped { cut }
@@ -240,11 +249,46 @@ impl Door {
     }
 }
 
-fn spawn(seed: WorkerSeed) -> io::Result<oneshot::Receiver<io::Result<WorkerEnd>>> {
+fn spawn(seed: WorkerSeed) -> io::Result<oneshot::Receiver<Result<WorkerEnd, WorkerDied>>> {
     let (end, ended) = oneshot::channel();
-    thread::Builder::new().name(format!("worker-{}", seed.index)).spawn(move || {
+    let index = seed.index;
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let result = survived(|| worker::run(seed));
+        if let Err(error) = &result {
+            // At once: the others go on, and whoever connected to this one is lost.
+            tracing::error!(worker = index, %error, "a worker has ended; restart flurry");
+        }
         // Nobody listens any more only when the process is on its way out.
-        let _ = end.send(worker::run(seed));
+        let _ = end.send(result);
     })?;
     Ok(ended)
+}
+
+/// The end of a worker, whatever it was.
+fn survived(run: impl FnOnce() -> io::Result<WorkerEnd>) -> Result<WorkerEnd, WorkerDied> {
+    // Nothing of what it leaves behind is looked at again.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(ended) => ended.map_err(WorkerDied::Start),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(WorkerDied::Panic(text.unwrap_or_else(|| "for no reason given".to_owned())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_worker_is_told_whatever_it_was() {
+        let cut =
+            |result: Result<WorkerEnd, WorkerDied>| result.map(|end| end.cut).map_err(|it| it.to_string());
+        assert_eq!(cut(survived(|| Ok(WorkerEnd { cut: 3 }))), Ok(3));
+        let no_room = || Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        assert_eq!(cut(survived(no_room)), Err("it could not run: out of memory".to_owned()));
+        let broken = || panic!("at number {}", 7);
+        assert_eq!(cut(survived(broken)), Err("it panicked: at number 7".to_owned()));
+    }
 }

@@ -469,7 +469,8 @@ mod tests {
     fn an_idle_connection_keeps_no_route() {
         let session = Session::new(client("10.0.0.9:1234"), Instant::now());
         let load = crate::load::RouteLoad::new(1);
-        let action = crate::route::Action::Respond { status: http::StatusCode::OK, text: "".into() };
+        let answer = crate::route::OwnAnswer::Respond { status: http::StatusCode::OK, text: "".into() };
+        let action = crate::route::Action::Answer(answer);
         let route = Route::new("a", Default::default(), action, Default::default(), load);
         session.request_began(Instant::now());
         session.follows(&Arc::new(route));

@@ -4,8 +4,9 @@
 //! Why not one runtime over all threads: a request then moves between threads, its
 //! wake-ups go through shared queues, and every piece of state needs locks. Here a
 //! request is served start to end by the thread that accepted its connection; what
-//! threads share are the backends' counts and the pool's snapshot. The kernel spreads
-//! connections over the workers' sockets (SO_REUSEPORT).
+//! threads share are the plan, the backends' counts, the pools' snapshots, and the line
+//! of those who wait. The kernel spreads connections over the workers' sockets
+//! (SO_REUSEPORT); a unix socket is one that all of them accept from.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -149,10 +150,10 @@ pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     let end = runtime.block_on(serve(seed));
     // What is still open is cut here, with the runtime.
     drop(runtime);
-    end
+    Ok(end)
 }
 
-async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
+async fn serve(mut seed: WorkerSeed) -> WorkerEnd {
     let worker = Rc::new(Worker::new(&seed));
     let mut doors = Doors {
         worker: Rc::clone(&worker),
@@ -166,7 +167,7 @@ async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
             biased;
             // A sender that is gone means the same as a stop.
             _ = seed.stop.wait_for(|stop| *stop) => break,
-            Some(command) = seed.commands.recv() => doors.follow(command)?,
+            Some(command) = seed.commands.recv() => doors.follow(command),
         }
     }
     for task in doors.accepting {
@@ -176,7 +177,7 @@ async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     worker.begin_stop();
     let drained = tokio::time::timeout(worker.plan().timeouts.drain, worker.all_closed()).await;
     sweeping.abort();
-    Ok(WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } })
+    WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } }
 }
 
 /// A listening socket on this worker's runtime.
@@ -260,15 +261,20 @@ struct Doors {
 }
 
 impl Doors {
-    fn follow(&mut self, command: Command) -> std::io::Result<()> {
+    fn follow(&mut self, command: Command) {
         self.accepting.retain(|task| !task.is_finished());
         match command {
             Command::Listen(address, listener, entrance) => {
                 let closed = Rc::new(Notify::new());
-                let door = Doorway::new(listener, entrance, Rc::clone(&closed))?;
-                let accepting = accept(door, Rc::clone(&self.worker), self.stop.clone());
-                self.accepting.push(tokio::task::spawn_local(accepting));
-                self.open.push((address, closed));
+                match Doorway::new(listener, entrance, Rc::clone(&closed)) {
+                    Ok(door) => {
+                        let accepting = accept(door, Rc::clone(&self.worker), self.stop.clone());
+                        self.accepting.push(tokio::task::spawn_local(accepting));
+                        self.open.push((address, closed));
+                    }
+                    // The other listeners and the connections that there are go on.
+                    Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
+                }
             }
             Command::Close(address) => {
                 let (gone, open) = std::mem::take(&mut self.open).into_iter().partition(|it| it.0 == address);
@@ -277,7 +283,6 @@ impl Doors {
                 gone.iter().for_each(|(_, closed)| closed.notify_one());
             }
         }
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use ppp::v2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, SECOND, Site, Wire, eventually, ok, raw_backend};
+use crate::support::{Backend, SECOND, Site, Wire, eventually, gated, raw_backend};
 use crate::{curl, echo};
 
 #[tokio::test]
@@ -135,16 +135,7 @@ async fn a_backend_that_closes_right_away_is_no_client_of_ours() {
 
 #[tokio::test]
 async fn the_file_of_a_unix_socket_goes_before_the_last_requests_do() {
-    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    let opened = std::sync::Arc::clone(&gate);
-    let backend = Backend::serve(move |_| {
-        let gate = std::sync::Arc::clone(&opened);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            ok("hello")
-        }
-    })
-    .await;
+    let (backend, gate) = gated("hello").await;
     let site = Site::new();
     let path = site.path("web.sock");
     let front = site.open(&format!("listen: ['unix:{path}']\nbackends: ['{}']", backend.address)).await;
