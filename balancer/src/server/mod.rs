@@ -69,16 +69,7 @@ pub struct DataPlane {
 /// A worker, seen from outside.
 struct Running {
     commands: mpsc::UnboundedSender<Command>,
-    end: oneshot::Receiver<Result<WorkerEnd, WorkerDied>>,
-}
-
-/// Why a worker ended before it was told to.
-#[derive(Debug, thiserror::Error)]
-enum WorkerDied {
-    #[error("it could not run: {0}")]
-    Start(#[source] io::Error),
-    #[error("it panicked: {0}")]
-    Panic(String),
+    end: oneshot::Receiver<io::Result<WorkerEnd>>,
 }
 
 /// A place that is listened on.
@@ -249,46 +240,18 @@ impl Door {
     }
 }
 
-fn spawn(seed: WorkerSeed) -> io::Result<oneshot::Receiver<Result<WorkerEnd, WorkerDied>>> {
+fn spawn(seed: WorkerSeed) -> io::Result<oneshot::Receiver<io::Result<WorkerEnd>>> {
     let (end, ended) = oneshot::channel();
     let index = seed.index;
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let result = survived(|| worker::run(seed));
+        // A panic ends the whole process, which is built so.
+        let result = worker::run(seed);
         if let Err(error) = &result {
-            // At once: the others go on, and whoever connected to this one is lost.
-            tracing::error!(worker = index, %error, "a worker has ended; restart flurry");
+            // At once, and not only at the stop: connections to it wait for nobody.
+            tracing::error!(worker = index, %error, "a worker could not run; restart flurry");
         }
         // Nobody listens any more only when the process is on its way out.
         let _ = end.send(result);
     })?;
     Ok(ended)
-}
-
-/// The end of a worker, whatever it was.
-fn survived(run: impl FnOnce() -> io::Result<WorkerEnd>) -> Result<WorkerEnd, WorkerDied> {
-    // Nothing of what it leaves behind is looked at again.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-        Ok(ended) => ended.map_err(WorkerDied::Start),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(WorkerDied::Panic(text.unwrap_or_else(|| "for no reason given".to_owned())))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_worker_is_told_whatever_it_was() {
-        let cut =
-            |result: Result<WorkerEnd, WorkerDied>| result.map(|end| end.cut).map_err(|it| it.to_string());
-        assert_eq!(cut(survived(|| Ok(WorkerEnd { cut: 3 }))), Ok(3));
-        let no_room = || Err(io::Error::from(io::ErrorKind::OutOfMemory));
-        assert_eq!(cut(survived(no_room)), Err("it could not run: out of memory".to_owned()));
-        let broken = || panic!("at number {}", 7);
-        assert_eq!(cut(survived(broken)), Err("it panicked: at number 7".to_owned()));
-    }
 }
