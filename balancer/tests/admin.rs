@@ -98,14 +98,30 @@ async fn an_order_goes_to_the_tier_that_is_scaled_and_a_wrong_one_does_not() {
     let order = Order::HoldAt { backends: 3, time: Some(600 * SECOND) };
     assert_eq!(send_order(front.admin(), order).await.unwrap(), "taken: backends=3&for=10m\n");
     assert_eq!(orders.try_recv(), Ok(order));
-    let with_header = "POST /v1/scaling?backends=0&for=x HTTP/1.1\r\nFlurry-Order: 1\r\nX: ";
-    let answer = ask(&front, with_header).await;
+    let answer = ask(&front, "POST /v1/scaling?backends=0&for=x").await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("backends: must be"), "{answer}");
     assert!(answer.contains("for: must"), "{answer}");
-    assert!(ask(&front, "POST /v1/scaling?auto").await.starts_with("HTTP/1.1 403"), "as a web page would");
-    let answer = ask(&front, "GET /v1/scaling").await;
-    assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST"), "{answer}");
     assert!(orders.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn orders_come_by_post_and_from_no_web_page() {
+    let front = front(&[], "").await;
+    let (sender, orders) = std::sync::mpsc::channel();
+    front.handles().board.set_orders(move |order| sender.send(order).unwrap());
+    for path in ["/v1/scaling?auto", "/v1/reload"] {
+        for origin in ["http://evil.test", "null"] {
+            let from_page = format!("POST {path} HTTP/1.1\r\nOrigin: {origin}\r\nX: ");
+            assert!(ask(&front, &from_page).await.starts_with("HTTP/1.1 403"), "{path} {origin}");
+        }
+        for method in ["GET", "HEAD", "PUT"] {
+            let answer = ask(&front, &format!("{method} {path}")).await;
+            assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST\r\n"), "{answer}");
+        }
+    }
+    assert!(orders.try_recv().is_err());
+    assert!(ask(&front, "POST /v1/scaling?auto").await.starts_with("HTTP/1.1 202"));
+    assert_eq!(orders.try_recv(), Ok(Order::Resume));
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
 
 use balancer::pool::{BackendId, Drained, State};
+use balancer::pool::{BackendSpec, Initial};
 use support::*;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -33,7 +33,7 @@ async fn load_spreads_evenly_over_equal_backends() {
 }
 
 #[tokio::test]
-async fn requests_wait_for_a_backend_to_be_born_and_are_released_at_once() {
+async fn requests_wait_for_a_backend_to_be_born_and_are_released_by_it() {
     let front = front(&[], "").await;
     let mut wires = Vec::new();
     for _ in 0..5 {
@@ -44,12 +44,10 @@ async fn requests_wait_for_a_backend_to_be_born_and_are_released_at_once() {
     let pool = front.handles().pool;
     eventually("all wait", || pool.queued() == 5).await;
     let backend = Backend::text("hello").await;
-    let born = Instant::now();
     pool.insert(spec(backend.address)).unwrap();
     for wire in &mut wires {
         assert_eq!(wire.answer().await.1, "hello");
     }
-    assert!(born.elapsed() < SECOND / 10, "{:?}", born.elapsed());
 }
 
 #[tokio::test]
@@ -197,16 +195,14 @@ async fn retries_are_bounded_when_every_backend_breaks_off() {
 #[tokio::test]
 async fn a_backend_that_does_not_answer_in_time_is_504() {
     let address = raw_backend(|stream, _| async move {
-        tokio::time::sleep(5 * SECOND).await;
+        std::future::pending::<()>().await;
         drop(stream);
     })
     .await;
     let front = ready_front(&[address], "timeouts: {response: 200ms}").await;
     let mut wire = Wire::connect(&front).await;
-    let start = Instant::now();
     let (head, _) = wire.get("/").await;
     assert!(head.starts_with("HTTP/1.1 504") && head.contains("connection: close"), "{head}");
-    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -276,4 +272,68 @@ async fn idle_connections_to_a_removed_backend_are_closed() {
     pool.remove(&id).unwrap();
     let closed = tokio::time::timeout(SECOND / 2, end.recv()).await.expect("closed at once");
     assert_eq!(closed, Some(true));
+}
+
+#[tokio::test]
+async fn who_stands_in_line_for_too_long_is_answered_without_blaming_a_backend() {
+    let (backend, gate) = gated("hello").await;
+    let extra = "max_in_flight: 1
+routes: [{path: /quick, response_timeout: 200ms}]
+queue: {timeout: 60s}
+health: {eject_after: 1, interval: 60s}";
+    let front = ready_front(&[backend.address], extra).await;
+    let pool = front.handles().pool;
+    let mut busy = Wire::connect(&front).await;
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    eventually("the backend is busy", || pool.in_flight() == 1).await;
+    let mut wires = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::connect(&front).await;
+        wire.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wires.push(wire);
+    }
+    for wire in &mut wires {
+        let (head, body) = wire.answer().await;
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+        assert_eq!(body, "no backend became free in time\n");
+    }
+    assert_eq!((pool.snapshot().all[0].state(), backend.count()), (State::Ready, 1));
+    gate.add_permits(1);
+    assert_eq!(busy.answer().await.1, "hello");
+}
+
+/// Answers nobody well, not even a probe: with nothing, or with 500.
+async fn unwell(answer: &'static [u8]) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                while read_head(&mut stream).await.is_some() {
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_first_request_that_a_new_backend_does_not_serve_well_goes_back_into_the_line() {
+    let well = Backend::text("hello").await;
+    for answer in [&b""[..], b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n"] {
+        let front = front(&[], "health: {timeout: 100ms}").await;
+        let pool = front.handles().pool;
+        let mut wire = Wire::connect(&front).await;
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        eventually("it waits", || pool.queued() == 1).await;
+        let trial = BackendSpec { initial: Initial::Trial, ..spec(unwell(answer).await) };
+        let backend = pool.insert(trial).unwrap();
+        eventually("it was tried", || backend.requests() == 1).await;
+        eventually("it waits again", || pool.queued() == 1).await;
+        assert_eq!((backend.state(), backend.failed()), (State::Probing, 0));
+        pool.insert(spec(well.address)).unwrap();
+        assert_eq!(wire.answer().await.1, "hello");
+    }
 }

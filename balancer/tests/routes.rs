@@ -86,7 +86,11 @@ async fn an_absolute_target_is_routed_by_its_own_host() {
 
 #[tokio::test]
 async fn redirects_carry_host_path_and_query() {
-    let setup = setup("  - {redirect: {to: 'https://{host}{path}', status: 301}}").await;
+    let setup = setup(
+        "  - {path: /api, pool: api}
+  - {redirect: {to: 'https://{host}{path}', status: 301}}",
+    )
+    .await;
     let (head, body) = ask(&setup.front, "GET", "a.test", "/x?y=1", "").await;
     assert!(head.starts_with("HTTP/1.1 301 "), "{head}");
     assert!(head.contains("location: https://a.test/x?y=1\r\n"), "{head}");
@@ -192,4 +196,38 @@ async fn requests_with_the_same_key_meet_at_one_backend_and_round_robin_spreads_
     }
     let after: Vec<u64> = backends.iter().zip(before).map(|(it, before)| it.count() - before).collect();
     assert_eq!(after, [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn answers_of_our_own_are_edited_too_and_so_is_one_that_accepts_an_upgrade() {
+    let switching = raw_backend(|mut stream, _| async move {
+        use tokio::io::AsyncWriteExt;
+        let head =
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: test\r\nserver: x\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+    })
+    .await;
+    let edits = "response_headers: {set: {x-served-by: flurry}, remove: [server]}";
+    let text = format!(
+        "listen: ['127.0.0.1:0']
+backends: ['{switching}']
+routes:
+  - {{path: /text, respond: {{text: hello}}, {edits}}}
+  - {{path: /moved, redirect: {{to: /text}}, {edits}}}
+  - {{path: /upgrade, {edits}}}"
+    );
+    let front = Site::new().open(&text).await;
+    for (path, status) in [("/text", 404), ("/moved", 308), ("/upgrade", 101)] {
+        let (head, _) = ask(&front, "GET", "a", path, "Connection: upgrade\r\nUpgrade: test\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.contains("x-served-by: flurry\r\n") && !head.contains("server:"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_shows_the_backends_of_all_pools() {
+    let setup = setup("  - {path: /api, pool: api}").await;
+    let status = balancer::admin::fetch_status(setup.front.admin()).await.unwrap();
+    let pools: Vec<&str> = status.backends.iter().map(|it| it.pool.as_str()).collect();
+    assert_eq!((pools, status.scaling.ready), (vec!["api", "default"], 2));
 }

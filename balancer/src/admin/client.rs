@@ -10,7 +10,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::routes::ORDER_HEADER;
 use super::status::Status;
 use crate::front::Order;
 
@@ -62,7 +61,6 @@ pub async fn fetch_status(admin: SocketAddr) -> Result<Status, FetchError> {
 /// [`FetchError`], always with the address.
 pub async fn send_order(admin: SocketAddr, order: Order) -> Result<String, FetchError> {
     let request = Request::post(format!("/v1/scaling?{}", order.query()))
-        .header(ORDER_HEADER, "1")
         .body(Empty::<Bytes>::new())
         .map_err(|error| FetchError::Exchange(admin, error.into()))?;
     let (status, page) = ask(admin, request).await?;

@@ -35,7 +35,7 @@ impl Meter {
     }
 
     fn requests(&self) -> Vec<MetricFamily> {
-        let class = |class: usize| self.load.sum(|worker| &worker.by_class[class]) as f64;
+        let class = |class: usize| self.load.sum(|worker| &worker.ended.by_class[class]) as f64;
         let by_class = CLASSES.iter().enumerate().map(|(index, name)| (vec![("class", *name)], class(index)));
         let plain = |name, help, of: fn(&WorkerCounters) -> &crate::load::Counter| {
             counter(name, help, vec![(vec![], self.load.sum(of) as f64)])
@@ -80,8 +80,8 @@ impl Meter {
     }
 
     fn durations(&self) -> MetricFamily {
-        let of = |index: usize| self.load.sum(|worker| &worker.by_bound[index]);
-        let metric = histogram(of, self.load.sum(|worker| &worker.latency_sum_us));
+        let of = |index: usize| self.load.sum(|worker| &worker.ended.by_bound[index]);
+        let metric = histogram(of, self.load.sum(|worker| &worker.ended.latency_sum_us));
         let help = "Time from the head of a request to the end of its answer.";
         family("flurry_request_duration_seconds", help, MetricType::HISTOGRAM, vec![metric])
     }

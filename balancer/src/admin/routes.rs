@@ -10,28 +10,44 @@ use tokio::sync::oneshot;
 
 use crate::front::{Handles, Order, TierState};
 
-/// Whoever sends an order sends this header, with any value.
-pub(super) const ORDER_HEADER: &str = "flurry-order";
-
 type Answer = Response<Full<Bytes>>;
 
 const INDEX: &str = "flurry admin\n/metrics\n/v1/status\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/v1/scaling (POST)\n/healthz\n/readyz\n";
 
+/// What the listener changes when it is asked to.
+const ORDERS: [&str; 2] = ["/v1/reload", "/v1/scaling"];
+
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
-    match (request.method(), request.uri().path()) {
-        (&Method::POST, "/v1/reload") => reload(&request, &handles).await,
-        (_, "/v1/scaling") => scaling(&request, &handles),
-        _ => read(&request, &handles),
+    let (method, path) = (request.method(), request.uri().path());
+    if !ORDERS.contains(&path) {
+        return match *method == Method::GET || *method == Method::HEAD {
+            true => read(path, &handles),
+            false => not_allowed("GET, HEAD"),
+        };
     }
-}
-
-/// Asks for the configuration to be read again. Pages of other sites that a browser on
-/// this host shows cannot.
-async fn reload<B>(request: &Request<B>, handles: &Handles) -> Answer {
+    if method != Method::POST {
+        return not_allowed("POST");
+    }
+    // Browsers say where a POST comes from, and nobody else does: pages that a user of this
+    // host happens to visit give no orders.
     if request.headers().contains_key(ORIGIN) {
         return text(StatusCode::FORBIDDEN, "not from a page of another site\n");
     }
+    match path {
+        "/v1/reload" => reload(&handles).await,
+        _ => scaling(request.uri().query().unwrap_or(""), &handles),
+    }
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n");
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    refused
+}
+
+/// Asks for the configuration to be read again.
+async fn reload(handles: &Handles) -> Answer {
     let (answer, answered) = oneshot::channel();
     if handles.asked.send(answer).await.is_err() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "this configuration came from no file\n");
@@ -58,16 +74,11 @@ fn config(handles: &Handles) -> Answer {
     }))
 }
 
-fn read<B>(request: &Request<B>, handles: &Handles) -> Answer {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
-    }
-    match request.uri().path() {
+fn read(path: &str, handles: &Handles) -> Answer {
+    match path {
         "/" => text(StatusCode::OK, INDEX),
         "/metrics" => metrics(handles),
-        "/v1/status" => json(&handles.board.status(&handles.pool, &handles.samples.borrow())),
+        "/v1/status" => json(&handles.status()),
         "/v1/config" => config(handles),
         "/v1/decisions" => json(&handles.board.decisions()),
         "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -76,18 +87,9 @@ fn read<B>(request: &Request<B>, handles: &Handles) -> Answer {
     }
 }
 
-/// Takes an order to the scaler. The header keeps web pages that a user of this machine
-/// happens to visit from giving orders: a browser does not send it to another site.
-fn scaling<B>(request: &Request<B>, handles: &Handles) -> Answer {
-    if request.method() != Method::POST {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        return refused;
-    }
-    if !request.headers().contains_key(ORDER_HEADER) {
-        return text(StatusCode::FORBIDDEN, "an order needs the header flurry-order\n");
-    }
-    let order = match Order::parse(request.uri().query().unwrap_or("")) {
+/// Takes an order to the scaler.
+fn scaling(query: &str, handles: &Handles) -> Answer {
+    let order = match Order::parse(query) {
         Ok(order) => order,
         Err(wrong) => {
             let page = wrong.join("\n") + "\n";

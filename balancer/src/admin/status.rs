@@ -21,7 +21,7 @@ pub struct Status {
     pub load: LoadStatus,
     /// What the scaler wants and what there is.
     pub scaling: ScalingStatus,
-    /// Every backend of the pool, fixed ones, the parent and clones alike.
+    /// Every backend of every pool, fixed ones, the parent and clones alike.
     pub backends: Vec<BackendStatus>,
     /// The parent and its clones; `None` for a tier of fixed backends.
     pub engine: Option<EngineStatus>,
@@ -41,7 +41,8 @@ pub struct TierStatus {
     pub listen: Vec<String>,
 }
 
-/// The load over the last full second, latencies over the last ten.
+/// The load over the last full second, latencies over the last ten: that of the VMs, where there
+/// are any, else of all pools.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadStatus {
@@ -55,7 +56,7 @@ pub struct LoadStatus {
     pub p50_seconds: Option<f64>,
     /// 95th percentile of latency in seconds.
     pub p95_seconds: Option<f64>,
-    /// Requests since start.
+    /// Requests since start, for whatever backend and none.
     pub requests_total: u64,
     /// Requests since start that the tier answered with a 5xx of its own or cut off.
     pub failed_total: u64,
@@ -117,6 +118,8 @@ pub struct SignalStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackendStatus {
+    /// Its pool; `default` is the one at the top of the configuration, to which the VMs belong.
+    pub pool: String,
     /// `parent`, `clone-7`, or the configured address of a fixed backend.
     pub id: String,
     /// `ip:port`.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::status::{BackendStatus, CloneStatus, EngineStatus, Status};
+use crate::pool::DEFAULT_POOL;
 
 /// Decisions that are shown.
 const DECISIONS: usize = 5;
@@ -69,8 +70,10 @@ fn write_engine(out: &mut String, engine: &EngineStatus) -> std::fmt::Result {
 }
 
 fn backend_row(backend: &BackendStatus) -> [String; 6] {
+    let named = !backend.pool.is_empty() && backend.pool != DEFAULT_POOL;
+    let pool = if named { format!("{}/", backend.pool) } else { String::new() };
     [
-        backend.id.clone(),
+        pool + &backend.id,
         backend.address.clone(),
         backend.state.clone(),
         backend.in_flight.to_string(),
@@ -121,6 +124,7 @@ mod tests {
     #[test]
     fn a_tier_of_fixed_backends_fits_a_screen() {
         let backend = BackendStatus {
+            pool: "api".into(),
             id: "127.0.0.1:9001".into(),
             address: "127.0.0.1:9001".into(),
             state: "ready".into(),
@@ -149,8 +153,8 @@ mod tests {
              requests  0 in all, 0 failed\n\
              backends  1 ready of 1 desired, 0 starting, 0 retiring\n\
              \n\
-             backend         address         state  in flight  requests  failed\n\
-             127.0.0.1:9001  127.0.0.1:9001  ready  3          1234      0\n"
+             backend             address         state  in flight  requests  failed\n\
+             api/127.0.0.1:9001  127.0.0.1:9001  ready  3          1234      0\n"
         );
     }
 

@@ -77,7 +77,9 @@ async fn up(config: &Config, file: &Path) -> Result<(), UpError> {
         }
         Some(tier) => tier.run_until(stopped).await,
     };
-    tracing::info!("stopping: requests may go on for {:?}; a second signal cuts them", config.timeouts.drain);
+    // By the configuration in force, which need not be the first one.
+    let drain = front.handles().plan.load().timeouts.drain;
+    tracing::info!("stopping: requests may go on for {drain:?}; a second signal cuts them");
     tokio::select! {
         stopped = front.close() => match stopped.cut {
             0 => tracing::info!("stopped"),

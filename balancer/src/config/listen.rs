@@ -34,9 +34,7 @@ fn listener(entry: Entry<'_>, surroundings: &Surroundings<'_>) -> Option<Listene
         let http2 = section.bool("http2", "give true or false").or(true);
         let tls =
             section.optional_section("tls", |section| tls::read_server(section, surroundings)).flatten();
-        let proxy_protocol = section.optional_section("proxy_protocol", |section| ProxyProtocol {
-            from: networks(section, "from").unwrap_or_else(everywhere),
-        });
+        let proxy_protocol = section.optional_section("proxy_protocol", proxy_protocol).flatten();
         Some(ListenerSettings { address: address?, name, tls, http2, proxy_protocol })
     })
 }
@@ -53,8 +51,12 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>().or_else(|_| alone()).map_err(|_| format!("must be a network, got `{text}`"))
 }
 
-fn everywhere() -> Vec<IpNet> {
-    vec![ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()]
+/// Whoever is believed about who a client is must be named: nobody is believed by default.
+fn proxy_protocol(section: &mut Section<'_>) -> Option<ProxyProtocol> {
+    if !section.has("from") {
+        section.complain("from", "is missing", "give the networks of your proxies, e.g. [10.0.0.0/8]");
+    }
+    networks(section, "from").map(|from| ProxyProtocol { from })
 }
 
 /// The admin listener asks nobody who they are, so it must stay on this host.

@@ -32,6 +32,7 @@ pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
 
+use crate::pool::{DEFAULT_POOL, ProbeKind};
 use crate::server::{ListenerSettings, Timeouts};
 
 /// Time from `sf_create_clones` to a clone's first answer that scaling defaults are made
@@ -204,7 +205,13 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         root.complain("scaling", "is given without `vm`", "remove it, or give a section `vm`");
     }
     listen::check_collisions(root, &listen, admin);
-    pool::check_loops(root, &pool.backends, &listen, admin);
+    pool::check_loops(root, "", &pool.backends, &listen, admin);
+    for (name, pool) in &pools {
+        pool::check_loops(root, &format!("pools.{name}."), &pool.backends, &listen, admin);
+    }
+    if vm_given {
+        check_vm_pool(root, &pool);
+    }
     if let Some(vm) = &vm {
         network::check_room(root, &vm.network, scaling.max, vm.guest_clones);
     }
@@ -223,7 +230,27 @@ fn pools(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> BTreeMap<St
         }
         pool::read(section, surroundings)
     };
-    pairs.into_iter().map(|(name, entry)| (name, entry.section(read))).collect()
+    let pools: BTreeMap<_, _> = pairs.into_iter().map(|(name, entry)| (name, entry.section(read))).collect();
+    if pools.contains_key(DEFAULT_POOL) {
+        let problem = format!("`{DEFAULT_POOL}` is what the backends at the top of the file are called");
+        root.complain(&format!("pools.{DEFAULT_POOL}"), problem, "give the pool another name");
+    }
+    pools
+}
+
+/// VMs are booted, warmed and asked over plain HTTP/1.1.
+fn check_vm_pool(root: &Section<'_>, pool: &PoolConfig) {
+    if pool.upstream != UpstreamConfig::default() {
+        let remedy = "remove it, or give the backends that it is for a pool of their own under `pools`";
+        root.complain(
+            "upstream",
+            "is given beside `vm`, and VMs are spoken with over plain HTTP/1.1",
+            remedy,
+        );
+    }
+    if pool.health.kind != ProbeKind::Http {
+        root.complain("health.kind", "is given beside `vm`, and VMs are asked by HTTP", "remove it");
+    }
 }
 
 /// The name is part of paths and of names of network interfaces.

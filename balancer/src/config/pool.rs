@@ -1,13 +1,16 @@
 //! A pool of backends: the one at the top of the file, and those under `pools`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderName;
 use scaler::yaml::{Entry, Section};
 
+use super::routes::header_name;
 use super::{Surroundings, health, limits, listen, tls};
 use crate::net::Address;
-use crate::pool::{Balance, HashBy, HealthSettings, Link, PoolSettings, ProxyHeader, QueueSettings};
+use crate::pool::{
+    Balance, HashBy, HealthSettings, Link, PING_INTERVAL, PoolSettings, ProbeKind, ProxyHeader, QueueSettings,
+};
 use crate::server::ListenerSettings;
 use crate::tls::BackendTlsSettings;
 
@@ -39,6 +42,9 @@ pub struct UpstreamConfig {
     pub tls: Option<BackendTlsSettings>,
     /// The PROXY header that connections begin with.
     pub proxy_header: Option<ProxyHeader>,
+    /// The silence on a connection of HTTP/2 after which a backend is asked for a sign of life; `None` for
+    /// the default.
+    pub ping_interval: Option<Duration>,
 }
 
 impl PoolConfig {
@@ -47,7 +53,8 @@ impl PoolConfig {
         // What was read has been checked to build.
         let tls = self.upstream.tls.as_ref().and_then(|tls| tls.build(self.upstream.http2).ok());
         let proxy_header = self.upstream.proxy_header;
-        let link = Arc::new(Link { http2: self.upstream.http2, tls, proxy_header });
+        let ping_interval = self.upstream.ping_interval.unwrap_or(PING_INTERVAL);
+        let link = Arc::new(Link { http2: self.upstream.http2, tls, proxy_header, ping_interval });
         let (health, queue, balance) = (self.health.clone(), self.queue, self.balance.clone());
         PoolSettings { health, queue, max_in_flight: self.max_in_flight, balance, link }
     }
@@ -60,14 +67,14 @@ pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -
         .u32("max_in_flight", "give the requests that one backend may serve at once, e.g. 64")
         .at_least(1)
         .optional();
-    PoolConfig {
-        backends,
-        max_in_flight,
-        health: section.section("health", health::read),
-        queue: section.section("queue", limits::read_queue),
-        balance: section.section("balance", balance),
-        upstream: section.section("upstream", |section| upstream(section, surroundings)),
+    let health = section.section("health", health::read);
+    let queue = section.section("queue", limits::read_queue);
+    let balance = section.section("balance", balance);
+    let upstream = section.section("upstream", |section| upstream(section, surroundings));
+    if matches!(health.kind, ProbeKind::Grpc(_)) && !upstream.http2 {
+        section.complain("health.kind", "is grpc, which needs HTTP/2", "give `upstream: {http2: true}`, too");
     }
+    PoolConfig { backends, max_in_flight, health, queue, balance, upstream }
 }
 
 /// Reads the fixed backends; an empty list is complained about.
@@ -102,11 +109,10 @@ fn balance(section: &mut Section<'_>) -> Balance {
         section.choice("policy", &words, "give a policy, e.g. least_requests").or(Balance::default());
     let by =
         section.choice("by", &[("client", "client"), ("path", "path"), ("header", "header")], BY).optional();
-    let name = |text: String| {
-        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("must be a header field, got `{text}`"))
-    };
-    let header =
-        section.string("header", "give the name of a header field, e.g. x-user").try_map(name).optional();
+    let header = section
+        .string("header", "give the name of a header field, e.g. x-user")
+        .try_map(|text| header_name(&text))
+        .optional();
     if by.is_some() && !matches!(policy, Balance::Hash(_)) {
         section.complain("by", "is given without `policy: hash`", "remove it, or give `policy: hash`");
     }
@@ -122,8 +128,20 @@ fn balance(section: &mut Section<'_>) -> Balance {
 
 fn upstream(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> UpstreamConfig {
     let words = [("v1", ProxyHeader::Text), ("v2", ProxyHeader::Binary)];
+    let http2 = section.bool("http2", "give true if the backends speak HTTP/2, e.g. for gRPC").or(false);
+    let ping_interval = section
+        .duration(
+            "ping_interval",
+            "give the silence after which a backend is asked for a sign of life, e.g. 6m",
+        )
+        .at_least(Duration::from_secs(1))
+        .optional();
+    if ping_interval.is_some() && !http2 {
+        section.complain("ping_interval", "has no effect without `http2: true`", "remove it");
+    }
     UpstreamConfig {
-        http2: section.bool("http2", "give true if the backends speak HTTP/2, e.g. for gRPC").or(false),
+        http2,
+        ping_interval,
         tls: section.optional_section("tls", |section| tls::read_client(section, surroundings)).flatten(),
         proxy_header: section
             .choice("proxy_protocol", &words, "give v1 or v2, or leave it out for no PROXY header")
@@ -132,17 +150,24 @@ fn upstream(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Upstr
 }
 
 /// Complains about backends given twice, and about Flurry forwarding to itself.
+///
+/// `pool` stands before their keys: nothing for the one at the top of the file, or `pools.NAME.`.
 pub(super) fn check_loops(
     section: &Section<'_>,
+    pool: &str,
     backends: &[Address],
     listeners: &[ListenerSettings],
     admin: std::net::SocketAddr,
 ) {
     let admin = Address::from(admin);
     for (index, backend) in backends.iter().enumerate() {
-        let key = format!("backends[{index}]");
+        let key = format!("{pool}backends[{index}]");
         if let Some(other) = backends[..index].iter().position(|other| other == backend) {
-            section.complain(&key, format!("{backend} is backends[{other}] already"), "remove one of them");
+            section.complain(
+                &key,
+                format!("{backend} is {pool}backends[{other}] already"),
+                "remove one of them",
+            );
         }
         let own = listeners.iter().map(|it| &it.address).chain([&admin]).find(|own| leads_to(backend, own));
         if let Some(own) = own {

@@ -1,14 +1,15 @@
 //! `routes`: which requests go where, and what is changed on the way.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use scaler::yaml::{Entry, Section};
 
 use super::health::is_path;
-use crate::route::{HeaderEdits, HostPattern, Matcher, PathPattern, Rewrite, RouteSettings, Template};
+use crate::route::{
+    FALLBACK, HeaderEdits, HostPattern, Matcher, OwnAnswer, PathPattern, Rewrite, RouteSettings, Template,
+};
 
 /// Fields that frame a message or belong to one connection: only we set them.
 const FRAMING: [&str; 9] = [
@@ -22,6 +23,9 @@ const FRAMING: [&str; 9] = [
     "upgrade",
     "proxy-connection",
 ];
+
+/// What sends a client elsewhere.
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,20 +45,8 @@ pub struct RouteConfig {
 pub enum TargetConfig {
     /// A backend of this pool answers; `None` for the pool at the top of the file.
     Pool(Option<String>),
-    /// The client is sent elsewhere.
-    Redirect {
-        /// 301, 302, 303, 307 or 308.
-        status: StatusCode,
-        /// Where to.
-        to: Template,
-    },
-    /// It is answered with this.
-    Respond {
-        /// The status.
-        status: StatusCode,
-        /// A text.
-        text: Arc<str>,
-    },
+    /// We do.
+    Answer(OwnAnswer),
 }
 
 /// What routes may refer to.
@@ -69,7 +61,12 @@ pub(super) fn read(root: &mut Section<'_>, known: &Known<'_>) -> Vec<RouteConfig
     let entries = entries.unwrap_or_default().into_iter().enumerate();
     let routes: Vec<RouteConfig> =
         entries.filter_map(|(index, entry)| entry.section(|section| route(section, index, known))).collect();
+    complain_of_lonely_pools(root, &routes, known);
     for (index, route) in routes.iter().enumerate() {
+        if route.name == FALLBACK {
+            let problem = format!("`{FALLBACK}` is what stands for requests that no route is for");
+            root.complain(&format!("routes[{index}].name"), problem, "give the route another name");
+        }
         if routes[..index].iter().any(|other| other.name == route.name) {
             let problem = format!("`{}` is the name of another route already", route.name);
             root.complain(&format!("routes[{index}].name"), problem, "give each route a name of its own");
@@ -78,12 +75,34 @@ pub(super) fn read(root: &mut Section<'_>, known: &Known<'_>) -> Vec<RouteConfig
     routes
 }
 
+/// A pool that no request can get to is a mistake, and would be probed for nothing.
+fn complain_of_lonely_pools(root: &Section<'_>, routes: &[RouteConfig], known: &Known<'_>) {
+    let leads_to = |name: &str| {
+        routes.iter().any(|route| matches!(&route.target, TargetConfig::Pool(Some(pool)) if pool == name))
+    };
+    for name in known.pools.iter().filter(|name| !leads_to(name)) {
+        let remedy = format!("give a route with `pool: {name}`, or remove the pool");
+        root.complain(&format!("pools.{name}"), "no route leads to it", remedy);
+    }
+}
+
 fn route(section: &mut Section<'_>, index: usize, known: &Known<'_>) -> Option<RouteConfig> {
     let name = section.string("name", "give a short name, e.g. api").not_empty().or(format!("route-{index}"));
     let matcher = matcher(section, known);
     let target = target(section, known);
     let settings = settings(section, &matcher);
+    complain_of_no_effect(section);
     Some(RouteConfig { name, matcher, target: target?, settings })
+}
+
+/// Without a backend there is nothing to rewrite and nothing to wait for.
+fn complain_of_no_effect(section: &mut Section<'_>) {
+    let Some(own) = ["redirect", "respond"].into_iter().find(|key| section.has(key)) else { return };
+    for key in ["rewrite", "request_headers", "response_timeout"] {
+        if section.has(key) {
+            section.complain(key, format!("has no effect beside `{own}`"), "remove it");
+        }
+    }
 }
 
 fn matcher(section: &mut Section<'_>, known: &Known<'_>) -> Matcher {
@@ -93,8 +112,10 @@ fn matcher(section: &mut Section<'_>, known: &Known<'_>) -> Matcher {
     let host = |entry: Entry<'_>| entry.string(HOST).try_map(|text| HostPattern::parse(&text)).optional();
     let method = |entry: Entry<'_>| {
         let parse = |text: String| {
-            let method = Method::from_bytes(text.as_bytes());
-            method.map_err(|_| format!("must be a method, got `{text}`"))
+            // Methods are told apart by case, and all that there are have capitals.
+            let method = Method::from_bytes(text.as_bytes()).ok();
+            let method = method.filter(|it| !it.as_str().contains(|c: char| c.is_ascii_lowercase()));
+            method.ok_or_else(|| format!("must be a method in capitals, got `{text}`"))
         };
         entry.string(METHOD).try_map(parse).optional()
     };
@@ -120,7 +141,7 @@ fn list<'a>(section: &mut Section<'a>, key: &str, remedy: &str) -> Vec<Entry<'a>
 
 fn path(section: &mut Section<'_>) -> PathPattern {
     let mut read =
-        |key: &str, remedy: &str| section.string(key, remedy).check(|path| is_path(path)).optional();
+        |key: &str, remedy: &str| section.string(key, remedy).check(|path| is_bare_path(path)).optional();
     let prefix = read("path", "give the beginning of the path, e.g. /api");
     let exact = read("exact_path", "give the whole path, e.g. /healthz");
     match (prefix, exact) {
@@ -134,7 +155,14 @@ fn path(section: &mut Section<'_>) -> PathPattern {
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+/// Routes look at paths without their queries.
+fn is_bare_path(path: &str) -> Result<(), String> {
+    is_path(path)?;
+    let bare = !path.contains('?');
+    bare.then_some(()).ok_or_else(|| format!("must be a path without a query, got `{path}`"))
+}
+
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("must be the name of a header field, got `{text}`"))
 }
@@ -171,18 +199,22 @@ fn target(section: &mut Section<'_>, known: &Known<'_>) -> Option<TargetConfig> 
     let respond = section.optional_section("respond", |section| {
         let status = status(section, 200..=599, StatusCode::NOT_FOUND);
         let text = section.string("text", "give the text of the answer").or(String::new());
-        TargetConfig::Respond { status, text: text.into() }
+        TargetConfig::Answer(OwnAnswer::Respond { status, text: text.into() })
     });
     redirect.or(respond).or(Some(TargetConfig::Pool(pool)))
 }
 
 fn redirect(section: &mut Section<'_>) -> Option<TargetConfig> {
     let status = status(section, 301..=308, StatusCode::PERMANENT_REDIRECT);
+    if !REDIRECTS.contains(&status.as_u16()) {
+        let problem = format!("must be one of 301, 302, 303, 307, 308, got {}", status.as_u16());
+        section.complain("status", problem, "give 308, or 303 for a page after a form");
+    }
     let to = section
         .string("to", "give the URL to go to, e.g. https://{host}{path}")
         .try_map(|text| Template::parse(&text))
         .required();
-    Some(TargetConfig::Redirect { status, to: to? })
+    Some(TargetConfig::Answer(OwnAnswer::Redirect { status, to: to? }))
 }
 
 fn status(
@@ -218,7 +250,7 @@ fn rewrite(section: &mut Section<'_>, matcher: &Matcher) -> Rewrite {
         .optional();
     let to = section
         .string("prefix", "give what stands in place of `path`, e.g. /v2")
-        .check(|path| is_path(path))
+        .check(|path| is_bare_path(path))
         .optional();
     let prefix = match (to, &matcher.path) {
         (Some(to), PathPattern::Prefix(from) | PathPattern::Exact(from)) => Some((from.clone(), to)),

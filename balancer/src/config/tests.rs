@@ -1,7 +1,7 @@
 //! Whole configurations: the good ones as values, the bad ones as complaints.
 
 use super::*;
-use crate::pool::{Balance, HashBy, HealthSettings, QueueSettings};
+use crate::pool::{Balance, HashBy, HealthSettings, ProbeKind, QueueSettings};
 
 /// A certificate and its key in one file, whatever file is asked for.
 fn pem() -> Vec<u8> {
@@ -275,9 +275,10 @@ routes:
     let complaints = complaints(text);
     for expected in [
         "pools.empty.backends: is missing",
+        "pools.empty: no route leads to it",
         "routes[0].hosts[0]: must be a host name or *.NAME, got `a b`",
         "routes[0].path: must be a path that begins with /, got `api`",
-        "routes[0].methods[0]: must be a method, got `G T`",
+        "routes[0].methods[0]: must be a method in capitals, got `G T`",
         "routes[0].pool: there is no pool `nowhere`",
         "routes[1].exact_path: is given beside `path`",
         "routes[1]: has several of `pool`, `redirect` and `respond`",
@@ -290,7 +291,7 @@ routes:
     ] {
         assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
     }
-    assert_eq!(complaints.lines().count(), 15, "{complaints}");
+    assert_eq!(complaints.lines().count(), 16, "{complaints}");
 }
 
 #[test]
@@ -315,4 +316,90 @@ fn what_a_balance_policy_lacks_is_said() {
         let complaints = with(balance).unwrap_err().to_string();
         assert!(complaints.contains(complaint), "{balance}: {complaints}");
     }
+}
+
+#[test]
+fn a_probe_is_of_a_kind_and_has_no_keys_of_another() {
+    let with = |health: &str| parse(&format!("{STATIC}{health}\n"));
+    let kind = |health: &str| with(health).unwrap().pool.health.kind;
+    assert_eq!(kind("health: {path: /a}"), ProbeKind::Http);
+    assert_eq!(kind("health: {kind: connect}"), ProbeKind::Connect);
+    let grpc = "health: {kind: grpc, service: a.B}\nupstream: {http2: true}";
+    assert_eq!(kind(grpc), ProbeKind::Grpc("a.B".to_owned()));
+    for (health, complaint) in [
+        ("health: {kind: icmp}", "health.kind: must be one of http, grpc, connect, got `icmp`"),
+        ("health: {kind: connect, path: /a}", "health.path: has no effect with `kind: connect`"),
+        ("health: {service: a.B}", "health.service: has no effect with `kind: http`"),
+        ("health: {kind: grpc}", "health.kind: is grpc, which needs HTTP/2"),
+        ("health: {kind: grpc, service: ''}", "health.service: must be 1 to 127 bytes, got 0"),
+        ("upstream: {ping_interval: 10s}", "upstream.ping_interval: has no effect without `http2: true`"),
+    ] {
+        let complaints = with(health).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{health}: {complaints}");
+    }
+}
+
+#[test]
+fn who_may_send_proxy_headers_must_be_said() {
+    let text = "listen: [{address: 127.0.0.1:80, proxy_protocol: {}}]\nbackends: [127.0.0.1:9001]\n";
+    let complaints = complaints(text);
+    assert!(
+        complaints.starts_with("listen[0].proxy_protocol.from: is missing (give the networks"),
+        "{complaints}"
+    );
+}
+
+#[test]
+fn keys_without_effect_are_refused() {
+    const LISTEN: &str = "listen: [127.0.0.1:80]\n";
+    let api = "pools: {api: {backends: [127.0.0.1:9001]}}\nroutes: [{pool: api}]\n";
+    for (text, complaint) in [
+        (
+            "routes: [{redirect: {to: /x}, rewrite: {host: a}}]".into(),
+            "routes[0].rewrite: has no effect beside `redirect`",
+        ),
+        (
+            "routes: [{respond: {}, request_headers: {}}]".into(),
+            "routes[0].request_headers: has no effect beside `respond`",
+        ),
+        (
+            "routes: [{respond: {}, response_timeout: 1s}]".into(),
+            "routes[0].response_timeout: has no effect beside `respond`",
+        ),
+        (
+            "routes: [{respond: {}, hosts: ['a.test:80']}]".into(),
+            "routes[0].hosts[0]: must be a host name without a port",
+        ),
+        (
+            "routes: [{respond: {}, methods: [get]}]".into(),
+            "routes[0].methods[0]: must be a method in capitals, got `get`",
+        ),
+        ("routes: [{respond: {}, path: '/a?b'}]".into(), "routes[0].path: must be a path without a query"),
+        (
+            "routes: [{redirect: {to: /x, status: 304}}]".into(),
+            "routes[0].redirect.status: must be one of 301, 302, 303, 307, 308, got 304",
+        ),
+        (
+            "routes: [{name: default, respond: {}}]".into(),
+            "routes[0].name: `default` is what stands for requests",
+        ),
+        (
+            "pools: {api: {backends: [127.0.0.1:9001]}}\nroutes: [{respond: {}}]".into(),
+            "pools.api: no route leads to it (give a route with `pool: api`, or remove the pool)",
+        ),
+        (api.replace("api", "default"), "pools.default: `default` is what the backends at the top"),
+        (api.replace("9001", "80"), "pools.api.backends[0]: 127.0.0.1:80 is Flurry itself"),
+        (
+            "backends: [127.0.0.1:9001]\nupstream: {tls: {name: a, verify: false, roots: a.pem}}".to_owned(),
+            "upstream.tls.roots: has no effect with `verify: false`",
+        ),
+        ("vm: {image: i}\nupstream: {http2: true}".into(), "upstream: is given beside `vm`"),
+        ("vm: {image: i}\nupstream: {proxy_protocol: v1}".into(), "upstream: is given beside `vm`"),
+        ("vm: {image: i}\nhealth: {kind: connect}".into(), "health.kind: is given beside `vm`"),
+    ] {
+        let complaints = complaints(&format!("{LISTEN}{text}\n"));
+        assert!(complaints.contains(complaint), "{text}: {complaints}");
+        assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    }
+    parse(&format!("{LISTEN}{api}")).unwrap();
 }

@@ -36,13 +36,7 @@ fn identity(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Optio
 }
 
 fn clients(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<ClientCertificates> {
-    let roots = pem(section, "roots", ROOTS, surroundings);
-    let optional = section.bool("optional", "give true to let clients in without one, too").or(false);
-    let roots = roots?;
-    let clients = match optional {
-        true => ClientCertificates::Optional(roots),
-        false => ClientCertificates::Required(roots),
-    };
+    let clients = ClientCertificates::Required(pem(section, "roots", ROOTS, surroundings)?);
     match clients.check() {
         Ok(()) => Some(clients),
         Err(error) => {
@@ -66,6 +60,9 @@ pub(super) fn read_client(
     let roots = roots_given.then(|| pem(section, "roots", ROOTS, surroundings)).flatten();
     if verify && !roots_given {
         section.complain("roots", "is missing", format!("{ROOTS}, or `verify: false` to believe anyone"));
+    }
+    if !verify && roots_given {
+        section.complain("roots", "has no effect with `verify: false`", "remove one of them");
     }
     let identity =
         section.optional_section("certificate", |section| identity(section, surroundings)).flatten();

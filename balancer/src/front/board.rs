@@ -13,7 +13,7 @@ use crate::admin::status::{
 };
 use crate::load::Sample;
 use crate::net::Address;
-use crate::pool::{Backend, Pool, State};
+use crate::pool::{Backend, DEFAULT_POOL, Pool, State};
 
 /// Decisions that are kept.
 const MAX_DECISIONS: usize = 64;
@@ -150,11 +150,14 @@ impl Board {
         self.notes().decisions.iter().cloned().collect()
     }
 
-    /// Puts the document together.
-    pub fn status(&self, pool: &Pool, sample: &Sample) -> Status {
-        let backends: Vec<BackendStatus> = pool.snapshot().all.iter().map(|it| backend_status(it)).collect();
+    /// Puts the document together. With a scaled tier, the counts are of the pool that its VMs are in.
+    pub fn status(&self, pools: &[&Pool], sample: &Sample) -> Status {
+        let backends: Vec<BackendStatus> = pools.iter().flat_map(|pool| backends_of(pool)).collect();
         let notes = self.notes();
-        let count = |state: State| backends.iter().filter(|it| it.state == state.word()).count() as u32;
+        let counted = |it: &&BackendStatus| notes.scaling.is_none() || it.pool == DEFAULT_POOL;
+        let count = |state: State| {
+            backends.iter().filter(counted).filter(|it| it.state == state.word()).count() as u32
+        };
         let of_pool = Scaling {
             desired: backends.len() as u32,
             starting: count(State::Probing),
@@ -188,8 +191,13 @@ impl Board {
     }
 }
 
-fn backend_status(backend: &Backend) -> BackendStatus {
+fn backends_of(pool: &Pool) -> Vec<BackendStatus> {
+    pool.snapshot().all.iter().map(|backend| backend_status(pool.name(), backend)).collect()
+}
+
+fn backend_status(pool: &str, backend: &Backend) -> BackendStatus {
     BackendStatus {
+        pool: pool.to_owned(),
         id: backend.id().to_string(),
         address: backend.address().to_string(),
         state: backend.state().word().to_owned(),

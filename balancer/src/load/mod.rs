@@ -5,6 +5,9 @@ pub mod histogram;
 mod route;
 mod sampler;
 
-pub use counters::{Counter, DURATION_BOUNDS, Ending, Load, Totals, WorkerCounters};
-pub use route::{RouteCounters, RouteLoad};
+pub use counters::{
+    Counter, DURATION_BOUNDS, EndedCounters, Ending, Load, ScaledCounters, ScaledTotals, Totals,
+    WorkerCounters,
+};
+pub use route::RouteLoad;
 pub use sampler::{Gauges, LoadSampler, Sample};

@@ -1,13 +1,15 @@
 //! One backend: where it is, how it does, and how many requests it serves.
 //!
-//! Counts and state are atomics: a request takes its place with one add and one
-//! load, and gives it back with one subtract and two loads.
+//! Counts and state are atomics: a request takes its place with one add and three
+//! loads (the state before and after, the limit), and gives it back with one subtract
+//! and a look at the line.
 //!
 //!   probing -> ready <-> ejected
 //!      any of them -> draining -> gone
+//!                        \-> probing, if the drain is taken back
 //!
 //! Invariant: once `Draining` is stored and `in_flight` was read as 0, no request
-//! will ever start here again. Both sides use sequentially consistent order for it:
+//! will start here again, unless the drain is taken back. Both sides use sequentially consistent order for it:
 //! a taker adds, then looks at the state; the drain stores the state, then looks at
 //! the count.
 
@@ -254,7 +256,7 @@ impl Backend {
             self.withdraw();
             return None;
         }
-        Some(Permit { backend: Arc::clone(self) })
+        Some(Permit { backend: Arc::clone(self), is_trial: false })
     }
 
     /// Takes the place of the one request that may come before any answer.
@@ -267,7 +269,7 @@ impl Backend {
             self.withdraw();
             return None;
         }
-        Some(Permit { backend: Arc::clone(self) })
+        Some(Permit { backend: Arc::clone(self), is_trial: true })
     }
 
     pub(super) fn set_limit(&self, max_in_flight: Option<u32>) {
@@ -351,12 +353,18 @@ impl fmt::Debug for Backend {
 #[derive(Debug)]
 pub struct Permit {
     backend: Arc<Backend>,
+    is_trial: bool,
 }
 
 impl Permit {
     /// The backend that was picked.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// Whether the backend has not answered anything yet.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     /// Counts the request that is about to be sent.

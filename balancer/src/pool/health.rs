@@ -7,10 +7,24 @@ use std::time::Duration;
 
 use super::backend::State;
 
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ProbeKind {
+    /// `GET` of the path; 200 to 399 is a good answer.
+    #[default]
+    Http,
+    /// Whether this service serves, by gRPC's own health check; the empty name is for the whole server.
+    Grpc(String),
+    /// Nothing: a connection that comes to be, TLS included, is a good answer.
+    Connect,
+}
+
 /// How backends are probed and judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// Path of the probe request; 200 to 399 is a good answer.
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// Path of the probe request of [`ProbeKind::Http`].
     pub path: String,
     /// Time from one probe of a ready backend to the next.
     pub interval: Duration,
@@ -27,6 +41,7 @@ pub struct HealthSettings {
 impl Default for HealthSettings {
     fn default() -> Self {
         Self {
+            kind: ProbeKind::default(),
             path: "/".to_owned(),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ppp::v2;
 use tokio::io::AsyncWriteExt;
@@ -22,7 +23,7 @@ pub enum ProxyHeader {
 }
 
 /// How backends are spoken with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Link {
     /// Whether HTTP/2 is spoken: over TLS by ALPN, without by prior knowledge.
     pub http2: bool,
@@ -31,6 +32,18 @@ pub struct Link {
     /// The PROXY header that connections begin with. Each client has connections of its
     /// own then.
     pub proxy_header: Option<ProxyHeader>,
+    /// How long a connection of HTTP/2 with requests on it may be silent before the backend is
+    /// asked for a sign of life.
+    pub ping_interval: Duration,
+}
+
+/// Servers of gRPC end connections that ask more than once in five minutes.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(360);
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { http2: false, tls: None, proxy_header: None, ping_interval: PING_INTERVAL }
+    }
 }
 
 /// Both ends of a client's connection: where it is, and where it came to.

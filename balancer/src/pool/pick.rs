@@ -148,8 +148,7 @@ fn pick_of_many(ready: &[Arc<Backend>], rng: &mut Rng, avoid: Option<u64>) -> Op
         .into_iter()
         .filter(wanted)
         .find_map(Backend::try_take)
-        .or_else(|| ready.iter().filter(wanted).find_map(Backend::try_take))
-        .or_else(|| ready.iter().find(|backend| !wanted(backend)).and_then(Backend::try_take))
+        .or_else(|| first_free(ready.iter(), avoid))
 }
 
 #[cfg(test)]

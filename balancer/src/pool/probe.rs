@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 
 use super::Pool;
 use super::backend::{Backend, State};
-use super::health::{HealthSettings, Streak, Verdict, probe_gap};
+use super::grpc_health;
+use super::health::{HealthSettings, ProbeKind, Streak, Verdict, probe_gap};
 use crate::net::{Address, Stream};
 
 /// Attempts that may be under way at once.
@@ -41,9 +42,16 @@ enum ProbeError {
     Exchange(#[source] hyper::Error),
     #[error("answered {0}")]
     Status(StatusCode),
+    #[error("answered grpc-status {0}")]
+    GrpcStatus(String),
+    #[error("does not serve")]
+    NotServing,
     #[error("no answer within {0:?}")]
     Timeout(Duration),
 }
+
+/// What came of a probe: the connection, if it can carry the next one.
+type Probed = Result<Option<Line>, ProbeError>;
 
 /// A connection over which a probe was answered.
 struct Line {
@@ -53,12 +61,12 @@ struct Line {
 
 /// What requests are given to.
 enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Sender {
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         match self {
             Self::Http1(sender) => sender.send_request(request).await,
             Self::Http2(sender) => sender.send_request(request).await,
@@ -114,20 +122,26 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
             return;
         }
         let settings = pool.settings().health.clone();
-        let gap = probe_gap(state.0, state.1.elapsed(), &settings);
+        let mut gap = probe_gap(state.0, state.1.elapsed(), &settings);
         let result = match state.0 {
             State::Probing => eager(&backend, &settings, state.1).await,
-            _ => once(&backend, &settings, kept.take()).await,
+            _ => Some(once(&backend, &settings, kept.take()).await),
         };
-        let good = result.is_ok();
         match result {
-            Ok(line) => kept = line,
-            Err(error) => tracing::debug!(backend = %backend.id(), %error, "probe failed"),
-        }
-        match streak.note(good, backend.state(), &settings) {
-            Verdict::Keep => {}
-            Verdict::Admit => pool.admit(&backend),
-            Verdict::Eject => pool.eject(&backend, "probes failed"),
+            Some(result) => {
+                let good = result.is_ok();
+                match result {
+                    Ok(line) => kept = line,
+                    Err(error) => tracing::debug!(backend = %backend.id(), %error, "probe failed"),
+                }
+                match streak.note(good, backend.state(), &settings) {
+                    Verdict::Keep => {}
+                    Verdict::Admit => pool.admit(&backend),
+                    Verdict::Eject => pool.eject(&backend, "probes failed"),
+                }
+            }
+            // Its first request was answered before a probe was, or it is on its way out.
+            None => gap = probe_gap(backend.state(), Duration::ZERO, &settings),
         }
         tokio::select! {
             () = tokio::time::sleep(gap) => {}
@@ -136,12 +150,8 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
     }
 }
 
-/// Attempts until one is answered well.
-async fn eager(
-    backend: &Arc<Backend>,
-    settings: &HealthSettings,
-    since: Instant,
-) -> Result<Option<Line>, ProbeError> {
+/// Attempts until one is answered well; `None` if there is nothing to find out any more.
+async fn eager(backend: &Arc<Backend>, settings: &HealthSettings, since: Instant) -> Option<Probed> {
     let mut attempts = JoinSet::new();
     while backend.state() == State::Probing {
         if backend.in_flight() > 0 && since.elapsed() < PATIENCE {
@@ -154,22 +164,20 @@ async fn eager(
             attempts.spawn(async move { once(&backend, &settings, None).await });
         }
         match tokio::time::timeout(PATIENCE, attempts.join_next()).await {
-            Ok(Some(Ok(Ok(line)))) => return Ok(line),
+            Ok(Some(Ok(Ok(line)))) => return Some(Ok(line)),
             Ok(_) => tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings)).await,
             Err(_silent) => {}
         }
     }
-    // Drained or removed meanwhile: the run loop takes it from here.
-    Err(ProbeError::Timeout(since.elapsed()))
+    None
 }
 
 /// One probe, over the kept connection if there is one that still works.
-async fn once(
-    backend: &Backend,
-    settings: &HealthSettings,
-    kept: Option<Line>,
-) -> Result<Option<Line>, ProbeError> {
+async fn once(backend: &Backend, settings: &HealthSettings, kept: Option<Line>) -> Probed {
     within(settings.timeout, async {
+        if settings.kind == ProbeKind::Connect {
+            return set_up(backend).await.map(|_| None);
+        }
         if let Some(mut line) = kept.filter(|line| line.sender.is_ready()) {
             if let Ok(reusable) = ask(&mut line.sender, backend, settings).await {
                 return Ok(reusable.then_some(line));
@@ -190,9 +198,12 @@ async fn within<T>(
 }
 
 async fn connect(backend: &Backend) -> Result<Line, ProbeError> {
+    Line::begin(TokioIo::new(set_up(backend).await?), backend.link().http2).await
+}
+
+async fn set_up(backend: &Backend) -> Result<Stream, ProbeError> {
     let raw = backend.dial().await.map_err(ProbeError::Connect)?;
-    let stream = backend.link().set_up(raw, None).await.map_err(ProbeError::Connect)?;
-    Line::begin(TokioIo::new(stream), backend.link().http2).await
+    backend.link().set_up(raw, None).await.map_err(ProbeError::Connect)
 }
 
 /// What a backend is called in a probe.
@@ -215,21 +226,51 @@ fn target(backend: &Backend, path: &str) -> Uri {
     whole.parse().unwrap_or_default()
 }
 
-/// Sends the probe; says whether the connection can be used for the next one.
-async fn ask(sender: &mut Sender, backend: &Backend, settings: &HealthSettings) -> Result<bool, ProbeError> {
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = target(backend, &settings.path);
+/// What is sent.
+fn question(backend: &Backend, settings: &HealthSettings) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::default());
+    if let ProbeKind::Grpc(service) = &settings.kind {
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = target(backend, grpc_health::PATH);
+        *request.body_mut() = Full::new(grpc_health::question(service));
+        let grpc = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    } else {
+        *request.uri_mut() = target(backend, &settings.path);
+    }
     if !backend.link().http2 {
         let host = HeaderValue::from_str(&authority(backend));
         request.headers_mut().insert(header::HOST, host.unwrap_or(HeaderValue::from_static("flurry")));
     }
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("flurry-probe"));
-    let answer = sender.send(request).await.map_err(ProbeError::Exchange)?;
+    request
+}
+
+/// Sends the probe; says whether the connection can be used for the next one.
+async fn ask(sender: &mut Sender, backend: &Backend, settings: &HealthSettings) -> Result<bool, ProbeError> {
+    let answer = sender.send(question(backend, settings)).await.map_err(ProbeError::Exchange)?;
     let status = answer.status();
     if !(status.is_success() || status.is_redirection()) {
         return Err(ProbeError::Status(status));
     }
+    if matches!(settings.kind, ProbeKind::Grpc(_)) {
+        serving(answer).await?;
+        return Ok(sender.ready().await.is_ok());
+    }
     Ok(drained(answer.into_body()).await && sender.ready().await.is_ok())
+}
+
+/// Whether gRPC's health check says that its service serves.
+async fn serving(answer: Response<Incoming>) -> Result<(), ProbeError> {
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| ProbeError::NotServing)?;
+    let status = grpc_health::status(&head.headers, body.trailers()).to_owned();
+    match status.as_str() {
+        "0" if grpc_health::is_serving(&body.to_bytes()) => Ok(()),
+        "0" => Err(ProbeError::NotServing),
+        _ => Err(ProbeError::GrpcStatus(status)),
+    }
 }
 
 /// Reads the rest of a small answer; a large one costs its connection.

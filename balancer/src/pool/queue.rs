@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
@@ -42,8 +42,6 @@ pub enum Refused {
     QueueFull,
     /// It waited as long as allowed.
     TimedOut,
-    /// The process is going down and has no backend left.
-    Closing,
 }
 
 /// The line of waiting requests.
@@ -66,6 +64,7 @@ struct Line {
 struct Waiter {
     ticket: u64,
     wish: Wish,
+    since: Instant,
     call: oneshot::Sender<Permit>,
 }
 
@@ -81,6 +80,15 @@ impl Queue {
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
+    }
+
+    /// How long the first in line has waited; `None` if nobody waits.
+    pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
+        if self.waiting() == 0 {
+            return None;
+        }
+        let since = self.lock().waiters.front()?.since;
+        Some(now.saturating_duration_since(since))
     }
 
     pub(super) fn reconfigure(&self, settings: QueueSettings, balance: Balance) {
@@ -100,9 +108,8 @@ impl Queue {
         self.serve();
         match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_gone)) => Err(Refused::Closing),
             // The call may have come together with the timeout.
-            Err(_elapsed) => place.called.try_recv().map_err(|_| Refused::TimedOut),
+            Ok(Err(_)) | Err(_) => place.called.try_recv().map_err(|_| Refused::TimedOut),
         }
     }
 
@@ -114,7 +121,7 @@ impl Queue {
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, wish, call });
+        line.waiters.push_back(Waiter { ticket, wish, since: Instant::now(), call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }

@@ -5,8 +5,10 @@
 //!         ^                  |                      |
 //!         +-- never sent ----+---- idempotent ------+       otherwise: 502, 503, 504
 
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,7 +23,7 @@ use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
 use crate::pool::{Backend, HashBy, Permit, Pool, Refused, State, Wish, hash, is_local};
-use crate::route::{Action, Plan, Route, Seen, Template};
+use crate::route::{Action, OwnAnswer, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
 /// The first request of a new backend does not wait for a second try of TCP, which comes after 1 s: it
@@ -39,20 +41,32 @@ pub(crate) async fn forward(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (plan, route) = routed(&worker, &session, &request);
-    let pool = match &route.action {
-        Action::Forward(pool) => pool,
-        Action::Redirect { status, to } => return redirect(&request, *status, to),
-        Action::Respond { status, text } => return respond(*status, text),
+    let mut answer = match &route.action {
+        Action::Forward(pool) => {
+            to_backends(Trip::new(&worker, &session, &plan, &route, pool), request).await
+        }
+        Action::Answer(OwnAnswer::Redirect { status, to }) => redirect(&request, *status, to),
+        Action::Answer(OwnAnswer::Respond { status, text }) => respond(*status, text),
     };
+    if !route.is_plain {
+        route.settings.response_headers.apply(answer.headers_mut());
+    }
+    answer
+}
+
+async fn to_backends(mut trip: Trip<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let (worker, session, route) = (trip.worker, trip.session, trip.route);
+    if route.is_scaled {
+        worker.counters.scaled.arrived.bump();
+    }
     worker.budget.borrow_mut().earn();
-    let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
-    trip.key = pool.hash_by().and_then(|by| key(&by, &request, &session));
+    trip.key = trip.pool.hash_by().and_then(|by| key(&by, &request, session));
     if upgrade::is_wanted(&request) {
         // Boxed, as everything rare: the future of each request is moved a few times, and
         // has room for all that may happen to it.
         return Box::pin(upgrade::forward(trip, request)).await;
     }
-    let request = prepare(request, &session, &route);
+    let request = prepare(request, session, route);
     session.replay.borrow_mut().keep(&request);
     let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
@@ -154,6 +168,10 @@ fn to_absolute_form(request: &mut Request<RequestBody>, backend: &Backend) {
     request.headers_mut().remove(header::TRANSFER_ENCODING);
 }
 
+fn broke_off() -> Response<ResponseBody> {
+    last_reply(StatusCode::BAD_GATEWAY, "the backend broke off without an answer\n")
+}
+
 /// What to do after a try that failed.
 pub(super) enum Next {
     Again(Request<RequestBody>),
@@ -173,6 +191,8 @@ pub(super) struct Trip<'a> {
     key: Option<u64>,
     /// Whether only a new connection will do.
     fresh: bool,
+    /// Whether it stood in line, so that the backend had less than the whole time for it.
+    queued: bool,
 }
 
 impl<'a> Trip<'a> {
@@ -183,7 +203,7 @@ impl<'a> Trip<'a> {
         route: &'a Route,
         pool: &'a Pool,
     ) -> Self {
-        Self { worker, session, plan, route, pool, avoid: None, key: None, fresh: false }
+        Self { worker, session, plan, route, pool, avoid: None, key: None, fresh: false, queued: false }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
@@ -206,29 +226,87 @@ impl<'a> Trip<'a> {
             if permit.backend().link().http2 {
                 to_absolute_form(&mut request, permit.backend());
             }
+            if permit.is_trial() {
+                match Box::pin(self.trial(request, &mut upstream, &permit)).await {
+                    Ok(answer) => return self.answered(answer, upstream, permit),
+                    Err(Next::Again(again)) => request = again,
+                    Err(Next::Answer(answer)) => return answer,
+                }
+                continue;
+            }
             match upstream.exchange(request, self.session, permit.backend()).await {
                 Ok(answer) => return self.answered(answer, upstream, permit),
-                Err(error) => match self.exchange_failed(error, upstream.reused(), permit.backend()) {
-                    Next::Again(again) => request = again,
-                    Next::Answer(answer) => return answer,
-                },
+                Err(error) => {
+                    if let (ExchangeError::Expired(Expired::Backend), Upstream::Shared(shared)) =
+                        (&error, &upstream)
+                    {
+                        // It may be the connection that is dead: nobody else shall wait for it.
+                        self.worker.idle.borrow_mut().discard(permit.backend().serial(), shared);
+                    }
+                    match self.exchange_failed(error, upstream.was_idle(), permit.backend()) {
+                        Next::Again(again) => request = again,
+                        Next::Answer(answer) => return answer,
+                    }
+                }
             }
         }
         reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
     }
 
+    /// The request that stands for the first probe of a new backend. Unless it is answered well within the
+    /// time of a probe, it goes back into the line and probes take over. That costs no budget: we chose to
+    /// send it where nobody had answered yet.
+    async fn trial(
+        &mut self,
+        request: Request<RequestBody>,
+        upstream: &mut Upstream,
+        permit: &Permit,
+    ) -> Result<Response<Incoming>, Next> {
+        let backend = permit.backend();
+        let exchange = upstream.exchange(request, self.session, backend);
+        match tokio::time::timeout(self.pool.probe_timeout(), exchange).await {
+            Ok(Ok(answer)) if !answer.status().is_server_error() => return Ok(answer),
+            Ok(Err(error @ ExchangeError::Expired(_))) => {
+                return Err(self.exchange_failed(error, false, backend));
+            }
+            Ok(Ok(_) | Err(_)) | Err(_) => {}
+        }
+        tracing::debug!(backend = %backend.id(), "its first request was not answered well");
+        (self.avoid, self.fresh) = (Some(backend.serial()), true);
+        self.worker.counters.retries.bump();
+        // Only what may be repeated is sent ahead, and of that there is a copy.
+        let copy = self.session.replay.borrow().request();
+        Err(copy.map_or_else(|| Next::Answer(broke_off()), Next::Again))
+    }
+
     /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
     /// the first of a new backend.
-    pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
+    pub(super) async fn place(&mut self, may_be_first: bool) -> Result<Permit, Refused> {
         let wish = Wish { avoid: self.avoid, key: self.key, may_be_first };
         let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
-        match taken {
-            Some(permit) => Ok(permit),
+        let permit = match taken {
+            Some(permit) => permit,
             None => {
                 self.worker.counters.queued.bump();
-                Box::pin(self.pool.take_in_line(wish)).await
+                self.queued = true;
+                self.in_line(wish).await?
             }
-        }
+        };
+        self.session.has_a_place();
+        Ok(permit)
+    }
+
+    /// Stands in line until the time for an answer is over.
+    async fn in_line(&self, wish: Wish) -> Result<Permit, Refused> {
+        let mut called = Box::pin(self.pool.take_in_line(wish));
+        poll_fn(|cx| {
+            if self.session.expired().is_some() {
+                return Poll::Ready(Err(Refused::TimedOut));
+            }
+            self.session.waits(cx.waker());
+            called.as_mut().poll(cx)
+        })
+        .await
     }
 
     async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
@@ -272,9 +350,6 @@ impl<'a> Trip<'a> {
         headers::to_client(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        if !self.route.is_plain {
-            self.route.settings.response_headers.apply(&mut parts.headers);
-        }
         let (worker, session) = (Rc::clone(self.worker), Rc::clone(self.session));
         let body = ResponseBody::backend(body, upstream, permit, worker, session);
         Response::from_parts(parts, body)
@@ -285,7 +360,6 @@ impl<'a> Trip<'a> {
         let (counter, text) = match refused {
             Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
             Refused::TimedOut => (&counters.queue_timeout, "no backend became free in time\n"),
-            Refused::Closing => (&counters.queue_timeout, "shutting down\n"),
         };
         counter.bump();
         reply(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -332,7 +406,9 @@ impl<'a> Trip<'a> {
                 "the body of the request did not come\n",
             )),
             ExchangeError::Expired(Expired::Backend) => {
-                self.pool.exchange_failed(backend);
+                if !self.queued {
+                    self.pool.exchange_failed(backend);
+                }
                 Next::Answer(last_reply(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time\n"))
             }
             ExchangeError::Broken(error) => {
@@ -346,14 +422,13 @@ impl<'a> Trip<'a> {
     /// Sent, and no answer: again if that is safe and within the budget. A connection that
     /// was closed while idle says nothing about its backend, and costs no budget.
     fn again_or_502(&mut self, backend: &Arc<Backend>, stale: bool) -> Next {
-        let bad = || last_reply(StatusCode::BAD_GATEWAY, "the backend broke off without an answer\n");
         let copy = self.session.replay.borrow().request();
         let first_stale = stale && !self.fresh;
         self.leave(backend, stale);
-        let Some(request) = copy else { return Next::Answer(bad()) };
+        let Some(request) = copy else { return Next::Answer(broke_off()) };
         if !first_stale && !self.worker.budget.borrow_mut().spend(Instant::now()) {
             self.worker.counters.retries_denied.bump();
-            return Next::Answer(bad());
+            return Next::Answer(broke_off());
         }
         self.worker.counters.retries.bump();
         Next::Again(request)

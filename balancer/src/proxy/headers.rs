@@ -24,9 +24,27 @@ fn has_fields_to_strip(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| match *name {
         CONNECTION | TE | UPGRADE | EXPECT | FORWARDED | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION => true,
         _ => {
-            matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings" | "x-forwarded-host")
+            matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+                || says_who_asks(name)
         }
     })
+}
+
+/// Whether a field is one of X-Forwarded-*, or looks like one to a backend that does not tell `_` from `-`.
+fn says_who_asks(name: &HeaderName) -> bool {
+    const BEGINNING: &[u8] = b"x-forwarded-";
+    let same = |(byte, wanted): (&u8, &u8)| byte == wanted || (*wanted == b'-' && *byte == b'_');
+    let name = name.as_str().as_bytes();
+    name.len() > BEGINNING.len() && name.iter().zip(BEGINNING).all(same)
+}
+
+/// Removes what only a proxy that is believed may say; what merely looks like it, from everybody.
+fn strip_forwarded(headers: &mut HeaderMap, trusted: bool) {
+    let goes = |name: &&HeaderName| (!trusted || name.as_str().contains('_')) && says_who_asks(name);
+    let names: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    for name in &names {
+        headers.remove(name);
+    }
 }
 
 /// Makes a client's header fields fit for a backend.
@@ -39,9 +57,10 @@ pub(crate) fn to_backend(headers: &mut HeaderMap, client: &Client) {
     if has_fields_to_strip(headers) {
         let wants_trailers = headers.get(TE).is_some_and(mentions_trailers);
         strip_hop_by_hop(headers);
-        for name in [EXPECT, PROXY_AUTHORIZATION, HTTP2_SETTINGS, FORWARDED, X_FORWARDED_HOST] {
+        for name in [EXPECT, PROXY_AUTHORIZATION, HTTP2_SETTINGS, FORWARDED] {
             headers.remove(name);
         }
+        strip_forwarded(headers, client.trusted);
         if wants_trailers {
             headers.insert(TE, TRAILERS);
         }
@@ -151,11 +170,15 @@ mod tests {
             ("x-forwarded-for", "2.2.2.2"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "shop.test"),
+            ("x-forwarded-port", "443"),
+            ("x_forwarded_for", "3.3.3.3"),
+            ("connection", "x-forwarded-proto"),
         ]);
         to_backend(&mut headers, &client(true));
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 10.0.0.9");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "shop.test");
+        assert_eq!((&headers["x-forwarded-port"], headers.len()), (&HeaderValue::from_static("443"), 4));
     }
 
     #[test]
@@ -213,6 +236,10 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_proto", "https"),
             ("forwarded", "for=1.1.1.1"),
         ]);
         assert_eq!(headers.len(), 2);

@@ -56,10 +56,17 @@ impl IdleConnections {
         }
     }
 
-    /// Closes all connections to a backend: one of them turned out to be dead.
+    /// Closes all connections to a backend that carry nothing: one of them turned out to be dead. Of those
+    /// that others use, only the closed ones go.
     pub(crate) fn forget(&mut self, serial: u64) {
         self.by_backend.retain(|(of, _)| *of != serial);
-        self.shared.retain(|(of, _)| *of != serial);
+        self.shared.retain_mut(|(of, connections)| *of != serial || connections.forget_closed());
+    }
+
+    /// Gives a connection that others use to nobody any more.
+    pub(crate) fn discard(&mut self, serial: u64, upstream: &Shared) {
+        let of_backend = self.shared.iter_mut().find(|(of, _)| *of == serial);
+        of_backend.into_iter().for_each(|(_, connections)| connections.discard(upstream));
     }
 
     /// Closes what is too old, was closed by the backend, or leads to no backend.
@@ -72,6 +79,6 @@ impl IdleConnections {
             connections.retain_mut(|upstream| fresh(upstream) && upstream.is_idle());
             is_known(*serial) && !connections.is_empty()
         });
-        self.shared.retain_mut(|(serial, connections)| connections.sweep(!is_known(*serial)));
+        self.shared.retain_mut(|(serial, connections)| connections.sweep(!is_known(*serial), max_idle, now));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //!   observe (count) -> screen (refuse) -> forward (pool, connection, retry)
 //!
-//! Each step is a tower layer; what comes later (rate limits, routes) goes between them.
+//! Each step is a tower layer. Which pool a request is for is the plan's to say
+//! (see [`crate::route`]).
 //! Everything runs on the worker that accepted the client's connection.
 
 mod body;

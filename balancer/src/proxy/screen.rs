@@ -49,8 +49,16 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
     let bad = Err((StatusCode::BAD_REQUEST, "the target of the request is malformed\n"));
     match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => Ok(()),
-        Some(_) => bad,
+        Some(scheme) if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS => bad,
+        // It becomes the field Host.
+        Some(_)
+            if uri
+                .authority()
+                .is_none_or(|it| it.host().is_empty() || !valid_host(it.as_str().as_bytes())) =>
+        {
+            bad
+        }
+        Some(_) => Ok(()),
         None if uri.path() == "*" && request.method() != Method::OPTIONS => bad,
         None if uri.path() != "*" && !uri.path().starts_with('/') => bad,
         None if uri.authority().is_some() => bad,
@@ -84,11 +92,19 @@ fn contradicts<B>(host: &HeaderValue, request: &Request<B>) -> bool {
 
 /// A name or address with an optional port. Most hosts are plain, and quickly seen to be.
 fn valid_host(host: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
-    if host.iter().all(plain) && host.iter().filter(|byte| **byte == b':').count() <= 1 {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let mut parts = host.splitn(2, |byte| *byte == b':');
+    let (name, port) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if name.iter().all(plain) && port.iter().all(u8::is_ascii_digit) {
         return true;
     }
-    !host.contains(&b'@') && Authority::try_from(host).is_ok()
+    !host.contains(&b'@') && Authority::try_from(host).is_ok_and(|it| it.port().is_some() == has_port(host))
+}
+
+/// Whether something that should be a port follows the name or the brackets.
+fn has_port(host: &[u8]) -> bool {
+    let name_ends = host.iter().rposition(|byte| *byte == b']').unwrap_or(0);
+    host[name_ends..].contains(&b':')
 }
 
 /// The layer that screens.
@@ -148,6 +164,8 @@ mod tests {
             ("GET", "/a?b=c", "example.org:8080"),
             ("OPTIONS", "*", "[::1]:80"),
             ("GET", "http://example.org/x", "example.org"),
+            ("GET", "https://[::1]:8443/x", "[::1]:8443"),
+            ("GET", "http://under_score:80/x", "under_score:80"),
             ("BREW", "/pot", "10.0.0.1"),
             ("GET", "/", "under_score"),
         ] {
@@ -167,6 +185,10 @@ mod tests {
             ("GET", "/", &[("host", "a b")], 400),
             ("GET", "/", &[("host", "user@a")], 400),
             ("GET", "/", &[("host", "a/b")], 400),
+            ("GET", "/", &[("host", "a:b")], 400),
+            ("GET", "http://user@a/", &[host], 400),
+            ("GET", "http://user:word@a:1/", &[host], 400),
+            ("GET", "https://:80/", &[host], 400),
             ("GET", "*", &[host], 400),
             ("GET", "a:1", &[host], 400),
             ("GET", "ftp://a/", &[host], 400),

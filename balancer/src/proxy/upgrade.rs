@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{RequestBody, ResponseBody};
@@ -20,28 +20,35 @@ use super::upstream::{AfterUpgrade, Upstream};
 use crate::pool::Permit;
 use crate::server::{Session, Tunnel};
 
-/// What is offered, unless it is only `h2c`.
-fn offer(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get(UPGRADE).filter(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"))
+/// What is offered, without `h2c`.
+fn offer(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted: Vec<&[u8]> = tokens(headers, UPGRADE).filter(|to| !to.eq_ignore_ascii_case(b"h2c")).collect();
+    if wanted.is_empty() { None } else { HeaderValue::from_bytes(&wanted.join(&b", "[..])).ok() }
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {
-    let tokens = headers.get_all(CONNECTION).iter().flat_map(|it| it.as_bytes().split(|byte| *byte == b','));
-    tokens.into_iter().any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    tokens(headers, CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// What the fields of a name list.
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let all = headers.get_all(name).into_iter().flat_map(|it| it.as_bytes().split(|byte| *byte == b','));
+    all.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 /// Whether a request wants to become something else.
 pub(super) fn is_wanted<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11
-        && offer(request.headers()).is_some()
+        && request.headers().contains_key(UPGRADE)
         && names_upgrade(request.headers())
+        && offer(request.headers()).is_some()
 }
 
 /// Refuses what no server could agree to: several protocols in several fields, and a body,
 /// whose end would be the beginning of the tunnel.
 pub(super) fn screen<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
-    if !headers.contains_key(UPGRADE) || !is_wanted(request) {
+    if !is_wanted(request) {
         return Ok(());
     }
     if headers.get_all(UPGRADE).iter().count() > 1 {
@@ -57,7 +64,7 @@ pub(super) fn screen<B>(request: &Request<B>) -> Result<(), Refusal> {
 /// Passes the offer on, and answers with what the backend makes of it.
 pub(super) async fn forward(trip: Trip<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
     let session = Rc::clone(trip.session);
-    let wanted = offer(request.headers()).cloned();
+    let wanted = offer(request.headers());
     let mut request = prepare(request, &session, trip.route);
     if let Some(wanted) = wanted {
         request.headers_mut().insert(UPGRADE, wanted);
@@ -76,6 +83,9 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
             Ok(permit) => permit,
             Err(refused) => return trip.refused(refused),
         };
+        if permit.backend().link().http2 {
+            return no_upgrade();
+        }
         let (ends, limit) = (trip.session.client.ends(), trip.plan.timeouts.connect);
         trip.worker.counters.connects.bump();
         let next = match Upstream::connect(permit.backend(), ends, limit).await {
@@ -86,10 +96,7 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
                     Err(error) => trip.exchange_failed(error, false, permit.backend()),
                 }
             }
-            Ok(Upstream::Shared(_)) => Next::Answer(reply(
-                StatusCode::NOT_IMPLEMENTED,
-                "backends that speak HTTP/2 cannot be upgraded\n",
-            )),
+            Ok(Upstream::Shared(_)) => return no_upgrade(),
             Err(error) => trip.connect_failed(&permit, &error, request),
         };
         match next {
@@ -98,6 +105,10 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
         }
     }
     reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
+}
+
+fn no_upgrade() -> Response<ResponseBody> {
+    reply(StatusCode::NOT_IMPLEMENTED, "backends that speak HTTP/2 cannot be upgraded\n")
 }
 
 fn answered(
@@ -148,6 +159,20 @@ mod tests {
         assert!(is_wanted(&request(&both)));
         assert!(!is_wanted(&request(&both[..1])) && !is_wanted(&request(&both[1..])));
         assert!(!is_wanted(&request(&[("connection", "upgrade"), ("upgrade", "h2c")])));
+    }
+
+    #[test]
+    fn h2c_is_taken_out_of_what_is_offered() {
+        for (offered, passed_on) in [
+            ("websocket", Some("websocket")),
+            ("h2c, websocket", Some("websocket")),
+            ("a/1 , H2C,websocket", Some("a/1, websocket")),
+            ("h2c , ,h2C", None),
+        ] {
+            let passed = offer(request(&[("upgrade", offered)]).headers());
+            assert_eq!(passed, passed_on.map(HeaderValue::from_static), "{offered}");
+        }
+        assert!(!is_wanted(&request(&[("connection", "upgrade"), ("upgrade", "h2c, h2c")])));
     }
 
     #[test]

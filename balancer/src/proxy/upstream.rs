@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
@@ -57,7 +58,7 @@ struct Inner {
     sender: SendRequest<RequestBody>,
     /// `None` once it has ended. Dropping it is what returns an unsent request.
     connection: Option<Connection<TokioIo<Gathered>, RequestBody>>,
-    reused: bool,
+    /// `None` for a new one.
     idle_since: Option<Instant>,
 }
 
@@ -67,12 +68,12 @@ impl Single {
         let handshake = Builder::new().handshake(TokioIo::new(Gathered::new(stream)));
         let (sender, connection) = handshake.await.map_err(ConnectError::Http)?;
         let connection = Some(connection);
-        Ok(Self(Box::new(Inner { sender, connection, reused: false, idle_since: None })))
+        Ok(Self(Box::new(Inner { sender, connection, idle_since: None })))
     }
 
-    /// Whether it has carried a request before.
-    pub(crate) fn reused(&self) -> bool {
-        self.0.reused
+    /// Whether it was idle before this request: then it may have been closed meanwhile.
+    pub(crate) fn was_idle(&self) -> bool {
+        self.0.idle_since.is_some()
     }
 
     /// Since when it has been idle.
@@ -93,18 +94,8 @@ impl Single {
         poll_fn(|cx| {
             drive(connection, cx);
             // Only the poll above can bring the answer, so nobody has to be woken for it.
-            if let Poll::Ready(answer) = answer.as_mut().poll(&mut no_waker()) {
-                return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
-                    Some(request) => ExchangeError::NotSent(Box::new(request)),
-                    None => ExchangeError::Broken(error.into_error()),
-                }));
-            }
-            session.waits(cx.waker());
-            match session.expired() {
-                Some(whose) => Poll::Ready(Err(ExchangeError::Expired(whose))),
-                None if backend.is_cut() => Poll::Ready(Err(ExchangeError::Cut)),
-                None => Poll::Pending,
-            }
+            let answer = answer.as_mut().poll(&mut no_waker());
+            outcome(answer, session, backend, cx)
         })
         .await
     }
@@ -139,18 +130,8 @@ impl Single {
         let mut over = false;
         let answer = poll_fn(|cx| {
             over = over || Pin::new(&mut connection).poll(cx).is_ready();
-            if let Poll::Ready(answer) = answer.as_mut().poll(&mut no_waker()) {
-                return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
-                    Some(request) => ExchangeError::NotSent(Box::new(request)),
-                    None => ExchangeError::Broken(error.into_error()),
-                }));
-            }
-            session.waits(cx.waker());
-            match session.expired() {
-                Some(whose) => Poll::Ready(Err(ExchangeError::Expired(whose))),
-                None if backend.is_cut() => Poll::Ready(Err(ExchangeError::Cut)),
-                None => Poll::Pending,
-            }
+            let answer = answer.as_mut().poll(&mut no_waker());
+            outcome(answer, session, backend, cx)
         })
         .await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -167,8 +148,29 @@ impl Single {
 
     /// Notes that it is idle from now on.
     pub(crate) fn rests(&mut self, now: Instant) {
-        self.0.reused = true;
         self.0.idle_since = Some(now);
+    }
+}
+
+/// What an exchange has come to: the answer's head, or why there will be none.
+#[inline]
+pub(super) fn outcome(
+    answer: Poll<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+    session: &Session,
+    backend: &Backend,
+    cx: &Context<'_>,
+) -> Poll<Result<Response<Incoming>, ExchangeError>> {
+    if let Poll::Ready(answer) = answer {
+        return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
+            Some(request) => ExchangeError::NotSent(Box::new(request)),
+            None => ExchangeError::Broken(error.into_error()),
+        }));
+    }
+    session.waits(cx.waker());
+    match session.expired() {
+        Some(whose) => Poll::Ready(Err(ExchangeError::Expired(whose))),
+        None if backend.is_cut() => Poll::Ready(Err(ExchangeError::Cut)),
+        None => Poll::Pending,
     }
 }
 
@@ -205,16 +207,16 @@ impl Upstream {
             Err(_elapsed) => return Err(ConnectError::Timeout(limit)),
         };
         if link.http2 {
-            return Shared::begin(stream).await.map(Self::Shared);
+            return Shared::begin(stream, link.ping_interval).await.map(Self::Shared);
         }
         Single::begin(stream).await.map(Self::Single)
     }
 
-    /// Whether it has carried a request before.
-    pub(crate) fn reused(&self) -> bool {
+    /// Whether it carried nothing before this request: then it may have been closed meanwhile.
+    pub(crate) fn was_idle(&self) -> bool {
         match self {
-            Self::Single(upstream) => upstream.reused(),
-            Self::Shared(upstream) => upstream.reused(),
+            Self::Single(upstream) => upstream.was_idle(),
+            Self::Shared(upstream) => upstream.was_idle(),
         }
     }
 

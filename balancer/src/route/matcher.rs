@@ -40,6 +40,10 @@ impl HostPattern {
             None => (false, text),
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+        let after_brackets = name.rsplit_once(']').map_or(name, |(_, after)| after);
+        if after_brackets.contains(':') {
+            return Err(format!("must be a host name without a port, got `{text}`"));
+        }
         if name.is_empty() || !name.chars().all(plain) {
             return Err(format!("must be a host name or *.NAME, got `{text}`"));
         }
@@ -161,6 +165,8 @@ mod tests {
             assert_eq!(matches(&matcher, "GET", host, "/", &[]), expected, "{host}");
         }
         assert!(HostPattern::parse("a b").is_err() && HostPattern::parse("*.").is_err());
+        assert!(HostPattern::parse("a.test:80").is_err() && HostPattern::parse("[::1]:80").is_err());
+        assert_eq!(HostPattern::parse("[::1]"), Ok(HostPattern::Exact("[::1]".into())));
     }
 
     #[test]

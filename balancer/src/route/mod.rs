@@ -11,4 +11,4 @@ mod plan;
 
 pub use edit::{HeaderEdits, Rewrite, Template};
 pub use matcher::{HostPattern, Matcher, PathPattern, Seen};
-pub use plan::{Action, Plan, Route, RouteSettings};
+pub use plan::{Action, FALLBACK, OwnAnswer, Plan, Route, RouteSettings};

@@ -87,6 +87,13 @@ pub struct Prepared {
     trusted_proxies: Arc<[IpNet]>,
 }
 
+impl Drop for Prepared {
+    /// What is not listened on after all leaves no file.
+    fn drop(&mut self) {
+        self.doors.iter().filter(|(_, sockets)| sockets.is_some()).for_each(|(door, _)| door.remove_file());
+    }
+}
+
 /// How the data plane ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped {
@@ -128,12 +135,13 @@ impl DataPlane {
         trusted_proxies: &[IpNet],
     ) -> Result<Prepared, StartError> {
         let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
-        let mut doors = Vec::new();
+        let mut prepared = Prepared { doors: Vec::new(), trusted_proxies };
         for (index, settings) in listen.iter().enumerate() {
             let key = format!("listen[{index}]");
-            doors.push(self.prepare_one(&key, settings, &trusted_proxies)?);
+            let door = self.prepare_one(&key, settings, &prepared.trusted_proxies)?;
+            prepared.doors.push(door);
         }
-        Ok(Prepared { doors, trusted_proxies })
+        Ok(prepared)
     }
 
     fn prepare_one(
@@ -166,10 +174,10 @@ impl DataPlane {
 
     /// Listens on what was prepared and on nothing else. Connections that were accepted
     /// elsewhere go on.
-    pub fn listen(&mut self, prepared: Prepared) {
-        self.trusted_proxies = prepared.trusted_proxies;
+    pub fn listen(&mut self, mut prepared: Prepared) {
+        self.trusted_proxies = Arc::clone(&prepared.trusted_proxies);
         let old = std::mem::take(&mut self.doors);
-        for (mut door, sockets) in prepared.doors {
+        for (mut door, sockets) in std::mem::take(&mut prepared.doors) {
             match (sockets, old.iter().find(|it| it.address == door.address)) {
                 (None, Some(open)) => {
                     open.entrance.store(door.entrance.load_full());
@@ -188,8 +196,9 @@ impl DataPlane {
     fn open(&self, door: &Door, sockets: Vec<Listening>) {
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let command = Command::Listen(door.address.clone(), socket, Arc::clone(&door.entrance));
-            // A worker that is gone has said so in the log.
-            let _ = worker.commands.send(command);
+            if worker.commands.send(command).is_err() {
+                tracing::error!(address = %door.address, "a worker that has ended cannot listen");
+            }
         }
     }
 
@@ -206,16 +215,17 @@ impl DataPlane {
 
     /// Stops accepting, lets requests finish, and cuts what outlasts `timeouts.drain`.
     pub async fn stop(self) -> Stopped {
+        // First, so that nobody connects to a socket that is not accepted from any more, and nothing
+        // of a successor is removed later.
+        self.doors.iter().for_each(Door::remove_file);
         self.stop.send_replace(true);
         let mut cut = 0;
         for worker in self.workers {
-            match worker.end.await {
-                Ok(Ok(end)) => cut += end.cut,
-                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-                Err(_panicked) => tracing::error!("a worker ended unexpectedly"),
+            // One that died has said so when it did.
+            if let Ok(Ok(end)) = worker.end.await {
+                cut += end.cut;
             }
         }
-        self.doors.iter().for_each(Door::remove_file);
         Stopped { cut }
     }
 }
@@ -232,9 +242,16 @@ impl Door {
 
 fn spawn(seed: WorkerSeed) -> io::Result<oneshot::Receiver<io::Result<WorkerEnd>>> {
     let (end, ended) = oneshot::channel();
-    thread::Builder::new().name(format!("worker-{}", seed.index)).spawn(move || {
+    let index = seed.index;
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // A panic ends the whole process, which is built so.
+        let result = worker::run(seed);
+        if let Err(error) = &result {
+            // At once, and not only at the stop: connections to it wait for nobody.
+            tracing::error!(worker = index, %error, "a worker could not run; restart flurry");
+        }
         // Nobody listens any more only when the process is on its way out.
-        let _ = end.send(worker::run(seed));
+        let _ = end.send(result);
     })?;
     Ok(ended)
 }

@@ -4,11 +4,12 @@
 //! Why not one runtime over all threads: a request then moves between threads, its
 //! wake-ups go through shared queues, and every piece of state needs locks. Here a
 //! request is served start to end by the thread that accepted its connection; what
-//! threads share are the backends' counts and the pool's snapshot. The kernel spreads
-//! connections over the workers' sockets (SO_REUSEPORT).
+//! threads share are the plan, the backends' counts, the pools' snapshots, and the line
+//! of those who wait. The kernel spreads connections over the workers' sockets
+//! (SO_REUSEPORT); a unix socket is one that all of them accept from.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -149,10 +150,10 @@ pub(crate) fn run(seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     let end = runtime.block_on(serve(seed));
     // What is still open is cut here, with the runtime.
     drop(runtime);
-    end
+    Ok(end)
 }
 
-async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
+async fn serve(mut seed: WorkerSeed) -> WorkerEnd {
     let worker = Rc::new(Worker::new(&seed));
     let mut doors = Doors {
         worker: Rc::clone(&worker),
@@ -166,7 +167,7 @@ async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
             biased;
             // A sender that is gone means the same as a stop.
             _ = seed.stop.wait_for(|stop| *stop) => break,
-            Some(command) = seed.commands.recv() => doors.follow(command)?,
+            Some(command) = seed.commands.recv() => doors.follow(command),
         }
     }
     for task in doors.accepting {
@@ -176,7 +177,7 @@ async fn serve(mut seed: WorkerSeed) -> std::io::Result<WorkerEnd> {
     worker.begin_stop();
     let drained = tokio::time::timeout(worker.plan().timeouts.drain, worker.all_closed()).await;
     sweeping.abort();
-    Ok(WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } })
+    WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } }
 }
 
 /// A listening socket on this worker's runtime.
@@ -192,6 +193,40 @@ impl Accepting {
                 listener.accept().await.map(|(stream, peer)| (Raw::Tcp(stream), Some(peer)))
             }
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Raw::Unix(stream), None)),
+        }
+    }
+
+    /// What the kernel has already accepted for us. It is asked itself: the runtime may not have heard
+    /// of it yet.
+    fn rest(self) -> std::io::Result<Vec<(Raw, Option<SocketAddr>)>> {
+        let mut rest = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                while let Some((stream, peer)) = accepted(|| listener.accept()) {
+                    stream.set_nonblocking(true)?;
+                    rest.push((Raw::Tcp(tokio::net::TcpStream::from_std(stream)?), Some(peer)));
+                }
+            }
+            Self::Unix(listener) => {
+                let listener = listener.into_std()?;
+                while let Some((stream, _)) = accepted(|| listener.accept()) {
+                    stream.set_nonblocking(true)?;
+                    rest.push((Raw::Unix(tokio::net::UnixStream::from_std(stream)?), None));
+                }
+            }
+        }
+        Ok(rest)
+    }
+}
+
+/// The next connection that the kernel has; one that went away meanwhile is passed over.
+fn accepted<T>(mut accept: impl FnMut() -> std::io::Result<T>) -> Option<T> {
+    loop {
+        match accept() {
+            Ok(connection) => return Some(connection),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(_) => return None,
         }
     }
 }
@@ -226,15 +261,20 @@ struct Doors {
 }
 
 impl Doors {
-    fn follow(&mut self, command: Command) -> std::io::Result<()> {
+    fn follow(&mut self, command: Command) {
         self.accepting.retain(|task| !task.is_finished());
         match command {
             Command::Listen(address, listener, entrance) => {
                 let closed = Rc::new(Notify::new());
-                let door = Doorway::new(listener, entrance, Rc::clone(&closed))?;
-                let accepting = accept(door, Rc::clone(&self.worker), self.stop.clone());
-                self.accepting.push(tokio::task::spawn_local(accepting));
-                self.open.push((address, closed));
+                match Doorway::new(listener, entrance, Rc::clone(&closed)) {
+                    Ok(door) => {
+                        let accepting = accept(door, Rc::clone(&self.worker), self.stop.clone());
+                        self.accepting.push(tokio::task::spawn_local(accepting));
+                        self.open.push((address, closed));
+                    }
+                    // The other listeners and the connections that there are go on.
+                    Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
+                }
             }
             Command::Close(address) => {
                 let (gone, open) = std::mem::take(&mut self.open).into_iter().partition(|it| it.0 == address);
@@ -243,15 +283,15 @@ impl Doors {
                 gone.iter().for_each(|(_, closed)| closed.notify_one());
             }
         }
-        Ok(())
     }
 }
 
 /// Accepts until the stop, then takes what the kernel has already accepted for us.
 async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+    let Doorway { accepting, entrance, closed } = door;
     let start = |(stream, peer)| {
         let open = Open::new(&worker);
-        let (worker, entrance) = (Rc::clone(&worker), door.entrance.load_full());
+        let (worker, entrance) = (Rc::clone(&worker), entrance.load_full());
         tokio::task::spawn_local(async move {
             connection::serve(stream, peer, entrance, worker).await;
             drop(open);
@@ -261,15 +301,16 @@ async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<boo
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            () = door.closed.notified() => break,
-            accepted = door.accepting.accept() => match accepted {
+            () = closed.notified() => break,
+            accepted = accepting.accept() => match accepted {
                 Ok(accepted) => start(accepted),
                 Err(error) => accept_failed(&error).await,
             },
         }
     }
-    while let Some(Ok(accepted)) = now_or_never(door.accepting.accept()).await {
-        start(accepted);
+    match accepting.rest() {
+        Ok(rest) => rest.into_iter().for_each(start),
+        Err(error) => tracing::warn!(%error, "cannot take the last connections of a listener"),
     }
 }
 
@@ -280,14 +321,6 @@ async fn accept_failed(error: &std::io::Error) {
     } else {
         // The client was faster in going than we in coming.
         tracing::debug!(%error, "a connection went away before it was accepted");
-    }
-}
-
-async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = std::future::ready(()) => None,
     }
 }
 
@@ -306,5 +339,22 @@ async fn sweep(worker: Rc<Worker>) {
             () = tokio::time::sleep(SWEEP) => {}
             () = any_changed(&mut changes) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_kernel_has_accepted_is_taken_before_the_runtime_hears_of_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = Accepting::Tcp(tokio::net::TcpListener::from_std(listener).unwrap());
+        let clients = [(); 3].map(|()| std::net::TcpStream::connect(address).unwrap());
+        let rest = accepting.rest().unwrap();
+        let peers: Vec<_> = rest.iter().filter_map(|(_, peer)| *peer).collect();
+        assert_eq!(peers, clients.map(|client| client.local_addr().unwrap()));
     }
 }

@@ -21,8 +21,6 @@ pub enum ClientCertificates {
     No,
     /// Without one signed by these roots there is no connection.
     Required(Pem),
-    /// One that is shown must be signed by these roots.
-    Optional(Pem),
 }
 
 /// What a listener needs for TLS.
@@ -36,13 +34,8 @@ pub struct TlsSettings {
 
 impl ClientCertificates {
     fn verifier(&self) -> Result<Arc<dyn danger::ClientCertVerifier>, TlsError> {
-        let (pem, optional) = match self {
-            Self::No => return Ok(Arc::new(NoClientAuth)),
-            Self::Required(pem) => (pem, false),
-            Self::Optional(pem) => (pem, true),
-        };
+        let Self::Required(pem) = self else { return Ok(Arc::new(NoClientAuth)) };
         let builder = WebPkiClientVerifier::builder_with_provider(roots(pem)?, provider());
-        let builder = if optional { builder.allow_unauthenticated() } else { builder };
         builder.build().map(|it| it as Arc<_>).map_err(|error| TlsError::Roots(error.to_string()))
     }
 

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::support::{SECOND, Site};
+use crate::support::{SECOND, Site, eventually};
 
 type Messages = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
@@ -23,8 +23,31 @@ fn messages(receiver: mpsc::Receiver<Frame<Bytes>>) -> Messages {
     StreamBody::new(Box::pin(stream::unfold(receiver, next)))
 }
 
+/// What a server of gRPC says to anything that is no call.
+fn no_call() -> Response<Messages> {
+    let (_, receiver) = mpsc::channel(1);
+    Response::builder().status(405).body(messages(receiver)).unwrap()
+}
+
+/// The server's health: it serves, apart from the service `down`.
+async fn health(request: Request<Incoming>) -> Response<Messages> {
+    let question = request.into_body().collect().await.unwrap().to_bytes();
+    let state = if question.ends_with(b"down") { 2 } else { 1 };
+    let (sender, receiver) = mpsc::channel(2);
+    sender.send(Frame::data(Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, state]))).await.unwrap();
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+    sender.send(Frame::trailers(trailers)).await.unwrap();
+    Response::builder().header("content-type", "application/grpc").body(messages(receiver)).unwrap()
+}
+
 /// Answers each message at once, and ends with `grpc-status`.
 async fn serve(request: Request<Incoming>) -> Result<Response<Messages>, Infallible> {
+    if request.method() != "POST" || request.headers()["content-type"] != "application/grpc" {
+        return Ok(no_call());
+    }
+    if request.uri().path() == "/grpc.health.v1.Health/Check" {
+        return Ok(health(request).await);
+    }
     let (sender, receiver) = mpsc::channel(1);
     let known = request.headers().get("te").is_some_and(|te| te == "trailers");
     tokio::spawn(async move {
@@ -60,8 +83,8 @@ async fn server() -> SocketAddr {
 async fn messages_pass_both_ways_at_once_and_end_with_their_status() {
     let address = server().await;
     let site = Site::new();
-    let text = format!("listen: ['127.0.0.1:0']\nbackends: ['{address}']\nupstream: {{http2: true}}");
-    let front = site.open(&text).await;
+    let text = format!("listen: ['127.0.0.1:0']\nbackends: ['{address}']\nupstream: {{http2: true}}\n");
+    let front = site.open(&format!("{text}health: {{kind: grpc}}")).await;
     let stream = TcpStream::connect(front.listen()[0]).await.unwrap();
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (sender, connection) = handshake.unwrap();
@@ -94,4 +117,27 @@ async fn one_call(mut sender: hyper::client::conn::http2::SendRequest<Messages>,
     drop(out);
     let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
     trailers["grpc-status"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_backend_is_ready_if_its_service_says_that_it_serves_or_if_nothing_is_asked() {
+    let address = server().await;
+    let pools = format!(
+        "pools:
+  up: {{backends: ['{address}'], upstream: {{http2: true}}, health: {{kind: grpc, service: up}}}}
+  bare: {{backends: ['{address}'], health: {{kind: connect}}}}
+  down: {{backends: ['{address}'], upstream: {{http2: true}}, health: {{kind: grpc, service: down}}}}
+  get: {{backends: ['{address}'], upstream: {{http2: true}}}}
+routes: [{{path: /up, pool: up}}, {{path: /bare, pool: bare}}, {{path: /down, pool: down}}, {{pool: get}}]"
+    );
+    let config = Site::new().config(&format!("listen: ['127.0.0.1:0']\n{pools}"));
+    let front = balancer::front::Front::open(&config).await.unwrap();
+    let plan = front.handles().plan.load_full();
+    let ready = |name: &str| {
+        let pool = plan.pools().into_iter().find(|pool| pool.name() == name).unwrap();
+        !pool.snapshot().ready.is_empty()
+    };
+    eventually("those that serve are ready", || ready("up") && ready("bare")).await;
+    tokio::time::sleep(SECOND / 4).await;
+    assert!(!ready("down") && !ready("get"));
 }

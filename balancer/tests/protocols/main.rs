@@ -9,6 +9,7 @@ mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod upstream_http2;
 mod websocket;
 
 use bytes::Bytes;

@@ -6,7 +6,7 @@ use ppp::v2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, SECOND, Site, Wire, raw_backend};
+use crate::support::{Backend, SECOND, Site, Wire, eventually, gated, raw_backend};
 use crate::{curl, echo};
 
 #[tokio::test]
@@ -131,4 +131,25 @@ async fn a_backend_that_closes_right_away_is_no_client_of_ours() {
     let mut wire = Wire::connect(&front).await;
     wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
     assert!(wire.head().await.starts_with("HTTP/1.1 502"));
+}
+
+#[tokio::test]
+async fn the_file_of_a_unix_socket_goes_before_the_last_requests_do() {
+    let (backend, gate) = gated("hello").await;
+    let site = Site::new();
+    let path = site.path("web.sock");
+    let front = site.open(&format!("listen: ['unix:{path}']\nbackends: ['{}']", backend.address)).await;
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually("it is at the backend", || backend.count() == 1).await;
+    let closing = tokio::spawn(front.close());
+    eventually("nobody new comes in", || !std::path::Path::new(&path).exists()).await;
+    // A successor may listen there already.
+    let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    gate.add_permits(1);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
+    closing.await.unwrap();
+    assert!(std::path::Path::new(&path).exists(), "what is another's stays");
 }

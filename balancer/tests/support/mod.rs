@@ -26,6 +26,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -166,6 +167,21 @@ impl Backend {
     pub fn count(&self) -> u64 {
         self.requests.load(SeqCst)
     }
+}
+
+/// A backend that gives each answer once it is let.
+pub async fn gated(text: &'static str) -> (Backend, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let backend = Backend::serve(move |_| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            ok(text)
+        }
+    })
+    .await;
+    (backend, gate)
 }
 
 async fn serve_one<F, A>(stream: TcpStream, requests: Arc<AtomicU64>, connections: Arc<AtomicU64>, answer: F)

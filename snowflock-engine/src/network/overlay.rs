@@ -9,7 +9,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::NetworkError;
+use super::{BRIDGE, NetworkError};
 
 /// How one host takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Overlay {
     /// Commands inside the private network that join it to the bridge.
     pub(super) fn join(parent: &str) -> String {
         let device = device(parent);
-        format!("link set {device} master br0\nlink set {device} up\n")
+        format!("link set {device} master {BRIDGE}\nlink set {device} up\n")
     }
 }
 
