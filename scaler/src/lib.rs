@@ -46,7 +46,7 @@ pub use policy::{
 pub use pool::PoolView;
 pub use rate::{Rate, Select};
 pub use reason::{Bound, Driver, HoldReason, Reason, Way};
-pub use sample::{Observed, Refused, Sample};
+pub use sample::{LATENCY_WINDOW, Observed, Refused, Sample};
 pub use scaler::Scaler;
 pub use schedule::Schedule;
 pub use signal::{Measure, Reading, Signal};

@@ -35,6 +35,10 @@ pub struct Driver {
 pub enum Way {
     /// By its target.
     Target,
+    /// By how far it is beyond its target; it guards, and counts no load.
+    Guard,
+    /// It keeps what there is: the last change does not show in it yet.
+    Settling,
     /// By its target, but no backend is ready, and so no more than the cap.
     FromZero,
     /// By a step above its threshold, which stands as the target.

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::signal::Signal;
 
+/// How far back latencies and the share of errors look: a sample tells what ended within
+/// this time.
+pub const LATENCY_WINDOW: Duration = Duration::from_secs(10);
+
 /// The load of a tier at one moment. `None` is "not known", never zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -114,7 +118,8 @@ impl Sample {
     /// The service time, if this sample can tell.
     pub(crate) fn service_time(&self) -> Option<f64> {
         self.requests_per_second.filter(|rate| believable(*rate))?;
-        self.service_seconds.filter(|service| believable(*service))
+        // A time of zero is a backend that was not watched, not one without work.
+        self.service_seconds.filter(|service| believable(*service) && *service > 0.0)
     }
 }
 
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn without_a_service_time_that_can_be_a_queue_counts_in_full() {
-        for service_seconds in [None, Some(f64::NAN), Some(-1.0)] {
+        for service_seconds in [None, Some(f64::NAN), Some(-1.0), Some(0.0)] {
             let given = Sample { requests_per_second: Some(2000.0), service_seconds, ..sample(8.0, 400.0) };
             assert_eq!(demand(given), 408.0);
         }

@@ -49,6 +49,9 @@ pub struct Scaler {
     went: Moves,
     last_growth: Option<Duration>,
     last_shrink: Option<Duration>,
+    /// Backends that were ready at the last decision, and since when it is so many if that
+    /// was seen.
+    ready: Option<(u32, Option<Duration>)>,
     ask_again_at: Option<Duration>,
     /// When a signal was last fresh.
     seen_at: Option<Duration>,
@@ -85,6 +88,7 @@ impl Scaler {
             went: Moves::default(),
             last_growth: None,
             last_shrink: None,
+            ready: None,
             ask_again_at: None,
             seen_at: None,
             usual_service: None,
@@ -175,7 +179,7 @@ impl Scaler {
     /// Takes in a sample; `now` is the time since the caller's start.
     pub fn observe(&mut self, sample: &Sample, now: Duration) -> Observed {
         let now = self.clock.at(now);
-        if let Some(service) = sample.service_time().filter(|service| *service > 0.0) {
+        if let Some(service) = sample.service_time() {
             self.usual_service = Some(service);
         }
         let (taken, refused) = sample.split(self.policy.drain_queue_within, self.usual_service);
@@ -217,6 +221,7 @@ impl Scaler {
         if self.policy.mode == Mode::Paused {
             return decision(from, Action::Hold, Reason::Hold(HoldReason::Paused));
         }
+        self.count_ready(pool.ready, now);
         let (plan, bounds) = self.plan(pool, now);
         self.held_to = (bounds.min, bounds.max);
         let (to, by, bound) = self.limit(&plan, &bounds, pool, now);
@@ -236,6 +241,14 @@ impl Scaler {
             self.policy.scale_down.rate.iter().for_each(|rate| self.went.note(by, rate, now));
             decision(to, Action::Shrink { by }, reason)
         }
+    }
+
+    /// Takes note of how many are ready: means over backends are told from then on.
+    fn count_ready(&mut self, ready: u32, now: Duration) {
+        self.ready = match self.ready {
+            None => Some((ready, None)),
+            Some((before, since)) => Some((ready, if before == ready { since } else { Some(now) })),
+        };
     }
 
     /// What of a plan can be done at once: where to, by how many, and what limits it.

@@ -85,7 +85,11 @@ impl Policy {
             ("target_memory", t.memory),
         ];
         let own = self.signals.iter().any(|own| own.target.is_some() && own.measure != Measure::Guard);
-        let some = own || !self.steps.is_empty() || loads.iter().any(|(_, target)| target.is_some());
+        let loads_given = own || loads.iter().any(|(_, target)| target.is_some());
+        p.unless(self.predict.is_none() || loads_given, "predict", || {
+            "foresees what a target asked for, and no target counts load".to_owned()
+        });
+        let some = loads_given || !self.steps.is_empty();
         p.unless(some, "target_concurrency", || {
             "is missing, and so is every other target that tells how much there is to do: one of them, a \
              signal with a target, or a step is needed"

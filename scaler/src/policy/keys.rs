@@ -37,7 +37,7 @@ pub(super) const KEYS: [(&str, &str); 73] = [
     ("schedule.zone", "give an IANA time zone, e.g. Europe/Berlin"),
     ("schedule.for", "give how long the floor holds, e.g. 10h"),
     ("schedule.min", "give the fewest backends in that time, e.g. 4"),
-    ("predict", "give a section with season, bin, buffer, act"),
+    ("predict", "give a section with season, bin, buffer, act, beside a target such as target_concurrency"),
     ("predict.season", "give the time after which load repeats itself, e.g. 1d or 7d"),
     ("predict.bin", "give the length of a bin, e.g. 5m"),
     ("predict.buffer", "give how long before a forecast backends should be there, e.g. 5m"),

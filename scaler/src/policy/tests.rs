@@ -285,6 +285,10 @@ fn every_rule_is_held_to() {
         ),
         ("predict: {bin: 7m}", "scaling.predict.bin: must fit into the season without rest"),
         ("predict: {season: 28d, bin: 1m}", "scaling.predict.bin: must cut the season into 10080 at most"),
+        (
+            "steps: [{signal: cpu, above: 80%, add: 1}], predict: {}",
+            "scaling.predict: foresees what a target asked for",
+        ),
         ("predict: {file: shop.json}", "scaling.predict.file: must be absolute, got `shop.json`"),
         ("journal: here", "scaling.journal: must be absolute, got `here`"),
         ("fallback: {after: 1m}", "scaling.fallback.backends: is missing"),

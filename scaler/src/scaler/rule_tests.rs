@@ -66,6 +66,98 @@ fn utilisation_counts_for_the_backends_it_was_taken_over() {
 }
 
 #[test]
+fn one_reading_of_a_mean_over_backends_is_multiplied_once() {
+    let mut policy = policy();
+    policy.targets.concurrency = None;
+    let busy = CustomSignal { measure: Measure::PerBackend, target: Some(0.6), ..jobs() };
+    policy.signals = vec![CustomSignal { origin: asked_every(s(5)), ..busy }];
+    let mut tier = Tier::new(policy, 2);
+    let name = Name::new("jobs").expect("a name");
+    tier.scaler.observe_own(name, 0.9, tier.now).expect("a value");
+    let decision = tier.run(None, s(5));
+    assert_eq!(tier.size(), 3, "{decision}");
+    assert!(
+        decision.to_string().contains("in which the last change does not show yet; it keeps 3"),
+        "{decision}"
+    );
+    tier.scaler.observe_own(name, 0.9, tier.now).expect("a value");
+    tier.run(None, s(1));
+    assert_eq!(tier.size(), 5, "a new value of all three is believed");
+}
+
+#[test]
+fn a_mean_over_backends_neither_grows_nor_shrinks_a_tier_by_what_was_before_a_change() {
+    let mut policy = policy();
+    policy.targets.concurrency = None;
+    policy.targets.cpu = Some(0.6);
+    policy.scale_down.stabilisation = Duration::ZERO;
+    let mut tier = Tier::new(policy, 2);
+    tier.run(Some(cpu(0.9)), TICK);
+    tier.run(Some(cpu(0.6)), s(60));
+    assert_eq!(tier.size(), 3, "two that were busy are not three that are");
+    // A third of them leaves by hand: what they had said before is not how they are now.
+    tier.run(Some(cpu(0.2)), s(5));
+    tier.pool.ready -= 1;
+    tier.run(Some(cpu(0.2)), s(9));
+    assert_eq!(tier.size(), 2);
+    tier.run(Some(cpu(0.2)), s(3));
+    assert_eq!(tier.size(), 1, "these two have been idle for a window");
+}
+
+#[test]
+fn a_step_goes_by_the_measure_that_the_signal_was_given() {
+    let formula = Formula::new("concurrency").expect("a formula");
+    let with = |measure| {
+        let signal = CustomSignal { measure, ..own("busy", Origin::Formula(formula.clone()), None) };
+        let step = Step {
+            signal: Signal::Custom(signal.name),
+            when: Threshold::Above(5.0),
+            change: Change::Backends(1),
+        };
+        let mut tier = Tier::new(Policy { signals: vec![signal], steps: vec![step], ..policy() }, 3);
+        tier.load(9.0, TICK);
+        tier.size()
+    };
+    assert_eq!((with(Measure::Total), with(Measure::PerBackend), with(Measure::Guard)), (3, 4, 4));
+}
+
+#[test]
+fn a_guard_of_ones_own_says_that_it_guards() {
+    let formula = Formula::new("concurrency").expect("a formula");
+    let guard = CustomSignal { measure: Measure::Guard, ..own("mood", Origin::Formula(formula), Some(5.0)) };
+    let mut tier = Tier::new(Policy { signals: vec![guard], ..policy() }, 2);
+    let decision = tier.load(7.0, TICK);
+    assert!(
+        decision.to_string().contains("mood averaged 7 over 4s against a target of 5, which wants 3"),
+        "{decision}"
+    );
+}
+
+#[test]
+fn a_forecast_does_not_remember_its_own_floor() {
+    let predict = Predict { season: 2 * HOUR, bin: s(60), buffer: s(0), acts: true };
+    let mut policy = Policy { predict: Some(predict), ..policy() };
+    policy.targets.p95_latency = Some(s(1));
+    policy.steps = vec![step(Threshold::Below(0.2), Change::Backends(1))];
+    let mut tier = Tier::new(policy, 1);
+    let mut seen = vec![];
+    for minute in 0..4 * 120 {
+        tier.scaler.set_wall_clock(HOUR * 1000 + s(60 * minute), tier.now);
+        // Busy once, in the first season; later as slow as it may be and idle otherwise.
+        let busy = if minute == 60 { 24.0 } else { 1.0 };
+        for _ in 0..30 {
+            tier.now += s(2) - TICK;
+            let sample = Sample { p95_seconds: Some(0.95), ..cpu(0.5) };
+            tier.tick(Some(Sample { in_flight: Some(busy), ..sample }));
+        }
+        if minute % 120 == 60 {
+            seen.push(tier.scaler.forecast().unwrap_or(0));
+        }
+    }
+    assert_eq!(seen, [0, 6, 4, 3], "half of what was there is forgotten each season");
+}
+
+#[test]
 fn guests_that_do_not_report_keep_the_tier_or_are_ignored_by_policy() {
     let mut policy = policy();
     policy.targets.cpu = Some(0.6);
@@ -92,15 +184,14 @@ fn own(name: &str, origin: Origin, target: Option<f64>) -> CustomSignal {
     CustomSignal { name, origin, target, measure: Measure::Total, activation: None }
 }
 
+fn asked_every(every: Duration) -> Origin {
+    let (url, query) = ("http://127.0.0.1:9090".to_owned(), "jobs".to_owned());
+    Origin::Prometheus { url, query, every, timeout: s(1) }
+}
+
 /// A query that is asked once a second.
 fn jobs() -> CustomSignal {
-    let origin = Origin::Prometheus {
-        url: "http://127.0.0.1:9090".to_owned(),
-        query: "jobs".to_owned(),
-        every: s(1),
-        timeout: s(1),
-    };
-    own("jobs", origin, None)
+    own("jobs", asked_every(s(1)), None)
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::*;
 use crate::policy::{Direction, Targets};
 use crate::rate::{Rate, Select};
 use crate::reason::HoldReason;
+use crate::sample::LATENCY_WINDOW;
 use crate::signal::Signal;
 
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -14,7 +15,7 @@ pub(super) fn s(seconds: u64) -> Duration {
 
 /// Target 4, max 8, windows 2 s and 10 s, stabilisation 30 s.
 pub(super) fn policy() -> Policy {
-    let mut policy = Policy::default();
+    let mut policy = Policy::defaults_for(Duration::from_millis(500));
     policy.scale_down.rate = None;
     policy
 }
@@ -401,10 +402,39 @@ fn latency_over_its_target_adds_backends_once_per_stable_window() {
     let decision = tier.run(Some(latency(7.0, 300.0)), TICK);
     assert_eq!((decision.from, decision.to), (2, 3));
     assert!(decision.to_string().contains("p95 latency averaged 300 ms"), "{decision}");
-    tier.run(Some(latency(7.0, 300.0)), s(9));
+    let decision = tier.run(Some(latency(7.0, 300.0)), s(14));
     assert_eq!(tier.size(), 3, "the clones have had no time to show in the latency");
+    assert!(
+        decision.to_string().contains("in which the last change does not show yet; it keeps 3"),
+        "{decision}"
+    );
     tier.run(Some(latency(7.0, 300.0)), s(2));
     assert_eq!(tier.size(), 5);
+}
+
+/// Latencies as the balancer tells them: the slowest of the requests of the last ten seconds.
+struct LookingBack(std::collections::VecDeque<(Duration, f64)>);
+
+impl LookingBack {
+    fn slowest(&mut self, ms: f64, now: Duration) -> f64 {
+        self.0.push_back((now, ms));
+        self.0.retain(|(at, _)| now.saturating_sub(*at) <= LATENCY_WINDOW);
+        self.0.iter().map(|(_, ms)| *ms).fold(0.0, f64::max)
+    }
+}
+
+#[test]
+fn one_incident_of_latency_doubles_a_tier_once_though_it_is_told_for_ten_seconds() {
+    let mut tier = Tier::new(with_latency(), 2);
+    let mut told = LookingBack(Default::default());
+    for _ in 0..160 {
+        // Two are too few; three and more answer in time at once.
+        let ms = told.slowest(if tier.pool.ready < 3 { 900.0 } else { 100.0 }, tier.now);
+        tier.tick(Some(latency(7.0, ms)));
+    }
+    let grown: u32 =
+        tier.log.iter().filter(|it| matches!(it.action, Action::Grow { .. })).map(|it| it.action.by()).sum();
+    assert_eq!(grown, 2, "{:#?}", tier.log.iter().filter(|it| it.action != Action::Hold).collect::<Vec<_>>());
 }
 
 #[test]
