@@ -92,6 +92,19 @@ pub enum Bound {
         #[serde(serialize_with = "seconds")]
         left: Duration,
     },
+    /// Clones were not born; asking again comes later each time.
+    NotBorn {
+        /// Tries in a row that failed.
+        tries: u32,
+        /// Time until asking again.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// Clones that do not answer take up room.
+    Unready {
+        /// How many.
+        unready: u32,
+    },
     /// More backends were wanted a while ago, and might be again.
     Stabilised {
         /// Most backends wanted within the window.

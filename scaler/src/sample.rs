@@ -35,19 +35,10 @@ pub struct Sample {
     /// Processor time used by the guests over the time there was, mean over the ready ones;
     /// 1 is all processors busy.
     pub cpu_share: Option<f64>,
-    /// Memory used by the guests over the memory they have, mean over the ready ones.
-    pub memory_share: Option<f64>,
     /// Mean time that backends took for a request, seconds, without the wait before them;
     /// `None` when nothing ended. With it and `requests_per_second` a queue is not
     /// mistaken for demand.
     pub service_seconds: Option<f64>,
-}
-
-/// What became of a sample.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Observed {
-    /// Values that cannot be; the others of the sample were taken.
-    pub refused: Vec<Refused>,
 }
 
 /// A value that was not believed: not finite, below zero, or beyond [`Sample::LARGEST`].
@@ -70,6 +61,22 @@ impl Sample {
     /// would lose the small values beside it.
     pub const LARGEST: f64 = 1e9;
 
+    /// Gives the value of a signal, if it is built in: of concurrency as requests in flight.
+    pub fn set(&mut self, signal: Signal, value: f64) {
+        let place = match signal {
+            Signal::Concurrency => &mut self.in_flight,
+            Signal::RequestsPerSecond => &mut self.requests_per_second,
+            Signal::P50Latency => &mut self.p50_seconds,
+            Signal::P95Latency => &mut self.p95_seconds,
+            Signal::P99Latency => &mut self.p99_seconds,
+            Signal::QueueWait => &mut self.queue_wait_seconds,
+            Signal::ErrorShare => &mut self.error_share,
+            Signal::Cpu => &mut self.cpu_share,
+            Signal::Custom(_) => return,
+        };
+        *place = Some(value);
+    }
+
     /// The believable values by signal, and the ones refused. A queue should be gone
     /// within `drain`; `usual` is the service time to reckon with if this sample has none.
     pub(crate) fn split(&self, drain: Duration, usual: Option<f64>) -> (Vec<(Signal, f64)>, Vec<Refused>) {
@@ -84,7 +91,6 @@ impl Sample {
             (Signal::QueueWait, self.queue_wait_seconds),
             (Signal::ErrorShare, self.error_share),
             (Signal::Cpu, self.cpu_share),
-            (Signal::Memory, self.memory_share),
         ];
         let (mut taken, mut refused) = (Vec::with_capacity(given.len()), Vec::new());
         for (signal, value) in given {

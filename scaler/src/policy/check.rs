@@ -82,7 +82,6 @@ impl Policy {
             ("target_concurrency", t.concurrency),
             ("target_requests_per_second", t.requests_per_second),
             ("target_cpu", t.cpu),
-            ("target_memory", t.memory),
         ];
         let own = self.signals.iter().any(|own| own.target.is_some() && own.measure != Measure::Guard);
         let loads_given = own || loads.iter().any(|(_, target)| target.is_some());
@@ -100,7 +99,7 @@ impl Policy {
             let fine = target > 0.0 && target.is_finite();
             p.unless(fine, key, || format!("must be above 0, got {target}"));
         }
-        let shares = [&loads[2], &loads[3], &("target_error_share", t.error_share)];
+        let shares = [&loads[2], &("target_error_share", t.error_share)];
         for (key, share) in shares {
             p.unless(share.is_none_or(|share| share.is_nan() || share <= 1.0), key, || {
                 "must be at most 100%".to_owned()

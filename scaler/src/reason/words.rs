@@ -39,6 +39,14 @@ impl fmt::Display for Bound {
             Self::Refused { left } => {
                 write!(f, "fewer clones were granted than asked, and it asks again in {}", tenths(*left))
             }
+            Self::NotBorn { tries, left } => {
+                write!(
+                    f,
+                    "clones were not born {tries} times in a row, and it asks again in {}",
+                    tenths(*left)
+                )
+            }
+            Self::Unready { unready } => write!(f, "{unready} that do not answer take up room"),
             Self::Stabilised { highest, window } => {
                 write!(f, "{highest} were wanted within the last {}", show_duration(*window))
             }
@@ -132,6 +140,8 @@ impl Bound {
             Self::Rate { .. } => "rate",
             Self::Surge { .. } => "surge",
             Self::Refused { .. } => "refused",
+            Self::NotBorn { .. } => "not_born",
+            Self::Unready { .. } => "unready",
             Self::Stabilised { .. } => "stabilised",
             Self::FewReady { .. } => "few_ready",
             Self::StabilisedUp { .. } => "stabilised_up",
@@ -247,6 +257,11 @@ mod tests {
                 "fewer clones were granted than asked, and it asks again in 4.0s",
             ),
             (Bound::Stabilised { highest: 7, window: s(30) }, "7 were wanted within the last 30s"),
+            (
+                Bound::NotBorn { tries: 2, left: s(9) },
+                "clones were not born 2 times in a row, and it asks again in 9.0s",
+            ),
+            (Bound::Unready { unready: 2 }, "2 that do not answer take up room"),
             (Bound::FewReady { ready: 1 }, "only 1 are ready"),
             (
                 Bound::StabilisedUp { lowest: 3, window: s(5) },

@@ -4,7 +4,7 @@ use super::tests::{TICK, Tier, concurrency, hold, policy, s};
 use super::*;
 use crate::forecast::Predict;
 use crate::formula::Formula;
-use crate::policy::{CustomSignal, Fallback, Origin, WhenMissing};
+use crate::policy::{CustomSignal, Fallback, GivenTimes, Origin, WhenMissing};
 use crate::rate::{Rate, Select};
 use crate::schedule::{Schedule, parse_cron, parse_zone};
 use crate::signal::Measure;
@@ -413,4 +413,77 @@ fn a_backlog_before_nobody_is_drained_not_mirrored() {
     assert_eq!(scaler.decide(&nobody, s(9)).to, 2);
     let coming = PoolView { starting: 2, ..nobody };
     assert_eq!(scaler.decide(&coming, s(9)).action, Action::Hold, "those on their way count");
+}
+
+#[test]
+fn clones_that_do_not_answer_take_up_room_and_are_not_asked_for_again() {
+    let mut tier = Tier::new(Policy { max: 4, ..policy() }, 2);
+    tier.pool.unready = 1;
+    let decision = tier.load(100.0, TICK);
+    assert_eq!((decision.to, decision.action), (4, Action::Grow { by: 1 }));
+    let decision = tier.load(100.0, s(1));
+    assert_eq!(decision.action, Action::Hold);
+    assert!(decision.to_string().contains("1 that do not answer take up room"), "{decision}");
+    tier.pool.unready = 0;
+    tier.load(100.0, s(1));
+    assert_eq!(tier.size(), 4);
+}
+
+#[test]
+fn what_was_not_granted_uses_up_no_rate_and_starts_no_cool_down() {
+    let mut policy = policy();
+    let rate = Rate { backends: Some(3), share: None, per: s(60), select: Select::Max };
+    (policy.scale_up.rate, policy.scale_down.cool_down) = (Some(rate), s(300));
+    policy.scale_down.stabilisation = Duration::ZERO;
+    let mut tier = Tier::new(policy, 2);
+    assert_eq!(tier.load(30.0, TICK).action, Action::Grow { by: 3 });
+    tier.pool.starting = 0;
+    tier.scaler.granted(3, 0, tier.now);
+    let decision = tier.load(30.0, s(6));
+    assert_eq!(tier.size(), 5, "{decision}");
+    tier.pool = PoolView { ready: 2, ..PoolView::default() };
+    tier.scaler.granted(3, 0, tier.now);
+    tier.load(0.0, s(60));
+    assert_eq!(tier.size(), 1, "nothing has grown, so nothing cools down");
+}
+
+#[test]
+fn births_that_fail_are_tried_again_later_and_later() {
+    let mut tier = Tier::new(policy(), 1);
+    let mut tries = vec![];
+    for _ in 0..400 {
+        let decision = tier.load(30.0, TICK);
+        if std::mem::take(&mut tier.pool.starting) > 0 {
+            tries.push(tier.now.as_secs());
+            // They fail one by one, and count as one try.
+            tier.scaler.births(0, 1, tier.now);
+            tier.scaler.births(0, 1, tier.now + TICK / 2);
+        } else {
+            assert!(decision.to_string().contains("not born"), "{decision}");
+        }
+    }
+    assert_eq!(tries, [0, 5, 15, 35, 75]);
+    tier.scaler.births(1, 0, tier.now);
+    tier.scaler.births(0, 1, tier.now);
+    assert_eq!(tier.scaler.refused_for(tier.now), Some(s(5)), "one that was born ends the row");
+}
+
+#[test]
+fn times_that_were_not_given_follow_what_clones_take() {
+    let mut tier = Tier::new(Policy::default(), 1);
+    tier.load(14.0, s(40));
+    assert_eq!((tier.size(), tier.scaler.policy().panic_window), (4, s(1)));
+    tier.scaler.clones_take(s(1));
+    let policy = tier.scaler.policy();
+    assert_eq!((policy.panic_window, policy.stable_window, policy.scale_up.window), (s(4), s(20), s(8)));
+    assert_eq!(policy.scale_down.stabilisation, s(60));
+    // What was seen before is not forgotten.
+    let reading = tier.scaler.readings()[0];
+    assert_eq!((reading.value, reading.stable), (Some(14.0), Some(14.0)));
+    let decision = tier.load(5.0, s(59));
+    assert_eq!(tier.size(), 4, "{decision}");
+    let given = GivenTimes { panic_window: true, stable_window: true, ..GivenTimes::default() };
+    let mut fixed = Scaler::new(Policy { given, ..Policy::default() }).expect("valid");
+    fixed.clones_take(s(1));
+    assert_eq!((fixed.policy().panic_window, fixed.policy().stable_window), (s(1), s(10)));
 }

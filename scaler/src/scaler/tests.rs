@@ -119,10 +119,10 @@ fn queued_requests_make_it_grow_too() {
 fn clones_on_their_way_count_so_nothing_is_asked_for_twice() {
     let mut scaler = Scaler::new(policy()).expect("valid");
     scaler.observe(&concurrency(14.0), s(1));
-    let pool = PoolView { ready: 1, starting: 3, retiring: 0 };
+    let pool = PoolView { ready: 1, starting: 3, ..PoolView::default() };
     let decision = scaler.decide(&pool, s(1));
     assert!(matches!(hold(&decision), HoldReason::Enough(_)), "{decision}");
-    let pool = PoolView { ready: 4, starting: 0, retiring: 5 };
+    let pool = PoolView { ready: 4, starting: 0, retiring: 5, unready: 0 };
     assert_eq!(scaler.decide(&pool, s(1)).from, 4, "retiring backends are no capacity");
 }
 
@@ -143,15 +143,15 @@ fn growth_ends_at_max_and_says_so() {
 fn no_more_clones_are_born_at_once_than_surge_allows() {
     let mut scaler = Scaler::new(Policy { surge: 3, ..policy() }).expect("valid");
     scaler.observe(&concurrency(28.0), s(1));
-    let decision = scaler.decide(&PoolView { ready: 1, starting: 0, retiring: 0 }, s(1));
+    let decision = scaler.decide(&PoolView { ready: 1, starting: 0, ..PoolView::default() }, s(1));
     assert_eq!((decision.to, decision.action), (7, Action::Grow { by: 3 }));
-    let decision = scaler.decide(&PoolView { ready: 1, starting: 3, retiring: 0 }, s(1));
+    let decision = scaler.decide(&PoolView { ready: 1, starting: 3, ..PoolView::default() }, s(1));
     assert_eq!((decision.to, decision.action), (7, Action::Hold));
     assert!(matches!(
         hold(&decision),
         HoldReason::Limited { bound: Bound::Surge { starting: 3, surge: 3 }, .. }
     ));
-    let decision = scaler.decide(&PoolView { ready: 3, starting: 1, retiring: 0 }, s(1));
+    let decision = scaler.decide(&PoolView { ready: 3, starting: 1, ..PoolView::default() }, s(1));
     assert_eq!(decision.action, Action::Grow { by: 2 });
 }
 
@@ -293,7 +293,7 @@ fn values_that_cannot_be_are_left_out() {
     tier.load(8.0, s(5));
     for bad in [f64::NAN, f64::INFINITY, -5.0] {
         let observed = tier.scaler.observe(&concurrency(bad), tier.now);
-        assert_eq!(observed.refused.len(), 1);
+        assert_eq!(observed.len(), 1);
     }
     assert_eq!(tier.load(8.0, s(5)).action, Action::Hold);
     assert_eq!(tier.size(), 2);
@@ -379,7 +379,7 @@ fn after_a_refusal_it_asks_again_later() {
 fn only_ready_backends_can_leave() {
     let mut tier = Tier::new(policy(), 1);
     tier.load(0.0, s(60));
-    let pool = PoolView { ready: 1, starting: 3, retiring: 0 };
+    let pool = PoolView { ready: 1, starting: 3, ..PoolView::default() };
     let decision = tier.scaler.decide(&pool, tier.now);
     assert!(
         matches!(hold(&decision), HoldReason::Limited { bound: Bound::FewReady { ready: 1 }, .. }),

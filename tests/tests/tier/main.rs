@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by a panic")]
 
+mod orders;
 mod scale;
 mod scarcity;
