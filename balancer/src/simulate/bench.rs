@@ -16,9 +16,10 @@ use scaler::{Action, BackendView, DECIDE_EVERY, Phase, Policy, PoolView, Sample,
 
 use crate::tier::bench::Measurement;
 
-/// From asking for a clone to its first answer, and what each further clone of the same
-/// order adds: they share the host. `tests/bench fork` measures both.
+/// From asking for a clone to its first answer.
 const CLONE_TIME: Duration = Policy::ASSUMED_CLONE_TIME;
+/// What each further clone of the same order adds, for they share the host: assumed, and
+/// measured nowhere.
 const CLONE_TIME_EACH: Duration = Duration::from_millis(100);
 const SERVICE_TIME: Duration = Duration::from_millis(100);
 const OBJECTIVE: Duration = Duration::from_millis(500);
