@@ -6,7 +6,7 @@ mod support;
 
 use balancer::admin::status::{DecisionStatus, EngineStatus};
 use balancer::admin::{fetch_status, send_order};
-use balancer::front::{Front, Order};
+use balancer::front::{Desk, Front, Order};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -94,7 +94,12 @@ async fn an_order_goes_to_the_tier_that_is_scaled_and_a_wrong_one_does_not() {
     let refused = send_order(front.admin(), Order::Resume).await.unwrap_err().to_string();
     assert_eq!(refused, "this tier is not scaled, or not up yet");
     let (sender, orders) = std::sync::mpsc::channel();
-    front.handles().board.set_orders(move |order| sender.send(order).unwrap());
+    let mut desk = Desk::new(&scaler::Policy::default());
+    front.handles().board.set_orders(move |order| {
+        let said = desk.answer(order)?;
+        sender.send(order).unwrap();
+        Ok(said)
+    });
     let order = Order::HoldAt { backends: 3, time: Some(600 * SECOND) };
     assert_eq!(send_order(front.admin(), order).await.unwrap(), "taken: backends=3&for=10m\n");
     assert_eq!(orders.try_recv(), Ok(order));
@@ -104,11 +109,60 @@ async fn an_order_goes_to_the_tier_that_is_scaled_and_a_wrong_one_does_not() {
     assert!(orders.try_recv().is_err());
 }
 
+/// Runs `flurry` with these arguments: its exit code, and all that it says.
+async fn flurry(front: &Front, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_flurry"));
+    program.args(arguments).args(["--admin", &front.admin().to_string()]);
+    let ended = program.output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+    (ended.status.code(), said.into_owned())
+}
+
+#[tokio::test]
+async fn flurry_scale_says_what_comes_of_an_order_and_when_nothing_does() {
+    let front = front(&[], "").await;
+    let (code, said) = flurry(&front, &["scale", "3"]).await;
+    assert_eq!((code, said.as_str()), (Some(1), "flurry scale: this tier is not scaled, or not up yet\n"));
+    let mut desk = Desk::new(&scaler::Policy { max: 3, ..scaler::Policy::default() });
+    front.handles().board.set_orders(move |order| desk.answer(order));
+    let said = flurry(&front, &["scale", "9", "--for", "20s"]).await;
+    assert_eq!(said, (Some(0), "taken: backends=9&for=20s; max is 3, and 3 are held\n".to_owned()));
+    assert_eq!(flurry(&front, &["scale", "--mode", "paused"]).await.0, Some(0));
+    for order in [&["scale", "3"], &["scale", "--auto"]] {
+        let (code, said) = flurry(&front, order).await;
+        assert!(code == Some(1) && said.contains("in mode paused"), "{order:?}: {code:?} {said}");
+    }
+    assert!(ask_order(&front, "backends=3").await.starts_with("HTTP/1.1 409"));
+    let (code, said) = flurry(&front, &["scale", "0"]).await;
+    assert!(code == Some(2) && said.contains("invalid value '0'"), "{code:?} {said}");
+}
+
+async fn ask_order(front: &Front, query: &str) -> String {
+    ask(front, &format!("POST /v1/scaling?{query} HTTP/1.1\r\nFlurry-Order: 1\r\nX: ")).await
+}
+
+#[tokio::test]
+async fn flurry_top_shows_as_many_frames_as_asked_for() {
+    let front = front(&[], "").await;
+    let (code, said) = flurry(&front, &["top", "--count", "2", "--every", "100ms"]).await;
+    assert_eq!((code, said.matches("requests/s  ").count()), (Some(0), 2), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flurry.yaml");
+    let text = format!("listen: [127.0.0.1:1]\nadmin: {}\nbackends: [127.0.0.1:2]\n", front.admin());
+    std::fs::write(&file, text).unwrap();
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_flurry"));
+    let ended = program.args(["top", "--count", "1", "-c"]).arg(&file).output().await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
 #[tokio::test]
 async fn orders_come_by_post_and_from_no_web_page() {
     let front = front(&[], "").await;
     let (sender, orders) = std::sync::mpsc::channel();
-    front.handles().board.set_orders(move |order| sender.send(order).unwrap());
+    front.handles().board.set_orders(move |order| {
+        sender.send(order).unwrap();
+        Ok(String::new())
+    });
     for path in ["/v1/scaling?auto", "/v1/reload"] {
         for origin in ["http://evil.test", "null"] {
             let from_page = format!("POST {path} HTTP/1.1\r\nOrigin: {origin}\r\nX: ");

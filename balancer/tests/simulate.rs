@@ -173,3 +173,18 @@ fn the_recorded_day_runs_with_the_demos_policy() {
     assert_eq!(report["seconds"].as_f64(), Some(86_400.0));
     assert_eq!(report["reversals"].as_u64(), Some(0));
 }
+
+#[test]
+fn what_nothing_simulates_is_left_out_and_named() {
+    let policy = "max: 9, target_concurrency: 3, target_p99_latency: 1s, signals: [{name: jobs, target: 5, \
+                  prometheus: {url: 'http://127.0.0.1:9', query: x}}], schedule: [{cron: 0 8 * * *, zone: UTC, \
+                  for: 2h, min: 7}]";
+    let site = Site::new(policy, &trace());
+    let output = site.simulate(&["--json"]);
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(outcome["left_out"], serde_json::json!(["p99_latency", "jobs", "schedule (give --starts)"]));
+    assert!(outcome["reports"][0]["shrinks"].as_u64() >= Some(1), "a signal that never comes keeps nothing");
+    let dated = site.simulate(&["--starts", "2026-01-13T00:00:00Z"]);
+    let said = text(&dated.stdout);
+    assert!(said.contains("left out, for nothing simulates it: p99_latency, jobs\n"), "{said}");
+}

@@ -44,11 +44,6 @@ impl Formula {
         Ok(Self { text: text.to_owned(), parsed: Box::new(parsed), inputs })
     }
 
-    /// The formula as given.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// The signals it holds, each once.
     pub fn inputs(&self) -> &[Signal] {
         &self.inputs

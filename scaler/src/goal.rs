@@ -20,6 +20,14 @@ pub(crate) struct Goal {
     pub(crate) source: Source,
 }
 
+/// A step, with how its signal counts.
+#[derive(Debug, Clone)]
+pub(crate) struct StepOf {
+    pub(crate) step: Step,
+    pub(crate) measure: Measure,
+    pub(crate) source: Source,
+}
+
 /// Where the values of a signal come from.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
@@ -34,8 +42,8 @@ pub(crate) enum Source {
 pub(crate) struct Goals {
     /// The signals with a target.
     pub(crate) all: Vec<Goal>,
-    /// The steps, with where their signals come from.
-    pub(crate) steps: Vec<(Step, Source)>,
+    /// The steps.
+    pub(crate) steps: Vec<StepOf>,
     lines: Vec<(Signal, Duration)>,
 }
 
@@ -56,7 +64,9 @@ impl Goals {
         }
         for step in &policy.steps {
             let source = goals.source(step.signal, policy);
-            goals.steps.push((*step, source));
+            let own = policy.signals.iter().find(|own| Signal::Custom(own.name) == step.signal);
+            let measure = own.map_or(step.signal.measure(), |own| own.measure);
+            goals.steps.push(StepOf { step: *step, measure, source });
         }
         goals
     }

@@ -55,6 +55,22 @@ impl History {
         Self { grain, keep, lines: gaps.iter().map(line).collect() }
     }
 
+    /// The same history for other windows: what is there is kept as far as it reaches.
+    pub(crate) fn for_windows(&self, short: Duration, long: Duration) -> Self {
+        let gaps: Vec<Duration> = self.lines.iter().map(|line| line.gap).collect();
+        let mut new = Self::new(&gaps, short, long);
+        for (index, line) in self.lines.iter().enumerate() {
+            for bucket in &line.buckets {
+                let at = Duration::from_nanos(
+                    u64::try_from(self.grain.as_nanos() * u128::from(bucket.index)).unwrap_or(u64::MAX),
+                );
+                new.put(index, bucket.sum / f64::from(bucket.count), at);
+            }
+            new.lines[index].seen = line.seen;
+        }
+        new
+    }
+
     /// Adds a value; `now` is never before an earlier one's.
     pub(crate) fn put(&mut self, line: usize, value: f64, now: Duration) {
         let (index, keep) = (self.index(now), self.keep);
@@ -150,6 +166,15 @@ mod tests {
         assert_eq!(history.mean(C, ms(2000), ms(0)), None);
         history.put(C, 7.0, ms(0));
         assert_eq!(history.mean(C, ms(2000), ms(9000)), Some(7.0));
+    }
+
+    #[test]
+    fn other_windows_keep_what_was_seen() {
+        let mut history = history();
+        (0..10).for_each(|second| history.put(C, f64::from(second), ms(u64::from(second as u32) * 1000)));
+        let wider = history.for_windows(ms(4000), ms(20_000));
+        assert_eq!(wider.mean(C, ms(10_000), ms(9000)), Some(4.5));
+        assert_eq!((wider.age(C, ms(9500)), wider.seen_for(C, ms(9000))), (Some(ms(500)), ms(9000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Decision;
+use crate::forecast::Record;
 use crate::name::Name;
 use crate::policy::{Mode, Policy};
 use crate::pool::PoolView;
@@ -30,6 +31,19 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Happened {
+    /// A new scaler began, which knows nothing but this; times count anew.
+    Started {
+        /// Seconds since 1970.
+        unix_seconds: f64,
+        /// What it remembered of former days.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<Record>,
+    },
+    /// Entries are missing here: they could not be written, or the file was begun anew.
+    Cut {
+        /// How many were lost; 0 if they stand in the older file.
+        lost: u64,
+    },
     /// A sample came.
     Sample {
         /// The sample.
@@ -53,6 +67,18 @@ pub enum Happened {
         asked: u32,
         /// How many came of it.
         granted: u32,
+    },
+    /// Clones answered for the first time, or never will.
+    Births {
+        /// How many answered.
+        born: u32,
+        /// How many never will.
+        failed: u32,
+    },
+    /// Clones were timed.
+    CloneTime {
+        /// From asking for one to its first answer, seconds.
+        seconds: f64,
     },
     /// A size was asked for by hand.
     HoldAt {
@@ -129,6 +155,9 @@ pub struct Difference {
 pub struct Replayed {
     /// Decisions made again.
     pub decisions: usize,
+    /// Those of them that were not compared: so soon after a cut nobody knows what the
+    /// scaler had seen.
+    pub not_compared: usize,
     /// Those that differ.
     pub differences: Vec<Difference>,
 }
@@ -140,11 +169,31 @@ pub struct Replayed {
 pub fn replay(policy: &Policy, entries: &[Entry]) -> Result<Replayed, Complaints> {
     let mut scaler = Scaler::new(policy.clone())?;
     let mut replayed = Replayed::default();
+    let mut unsure_until = Duration::ZERO;
     for (index, entry) in entries.iter().enumerate() {
         let at = seconds(entry.at_seconds);
+        match &entry.what {
+            Happened::Started { record, .. } => {
+                scaler = Scaler::new(policy.clone())?;
+                // One that does not fit was left out then, too.
+                if let Some(record) = record {
+                    scaler.remember(record.clone());
+                }
+                unsure_until = Duration::ZERO;
+            }
+            Happened::Cut { .. } => {
+                scaler = Scaler::new(policy.clone())?;
+                unsure_until = at.saturating_add(longest_memory(policy));
+            }
+            _ => {}
+        }
         let Some(decision) = play(&mut scaler, &entry.what, at) else { continue };
         let Happened::Decision { action, by, to, reason, .. } = &entry.what else { continue };
         replayed.decisions += 1;
+        if at < unsure_until {
+            replayed.not_compared += 1;
+            continue;
+        }
         let same = decision.action.name() == action && decision.action.by() == *by && decision.to == *to;
         if !same {
             let then = format!("{action} by {by} to {to}: {reason}");
@@ -160,6 +209,8 @@ pub fn replay(policy: &Policy, entries: &[Entry]) -> Result<Replayed, Complaints
 fn play(scaler: &mut Scaler, what: &Happened, at: Duration) -> Option<Decision> {
     match what {
         Happened::Sample { sample } => drop(scaler.observe(sample, at)),
+        Happened::Births { born, failed } => scaler.births(*born, *failed, at),
+        Happened::CloneTime { seconds: taken } => scaler.clones_take(seconds(*taken)),
         Happened::Signal { signal, value } => {
             // A name or value that cannot be was left out then, too.
             let _ = Name::new(signal).map(|name| scaler.observe_own(name, *value, at));
@@ -172,9 +223,20 @@ fn play(scaler: &mut Scaler, what: &Happened, at: Duration) -> Option<Decision> 
         Happened::Resume => scaler.resume(),
         Happened::Mode { mode } => scaler.set_mode(*mode),
         Happened::Decision { pool, .. } => return Some(scaler.decide(pool, at)),
-        Happened::Clone { .. } => {}
+        Happened::Started { .. } | Happened::Cut { .. } | Happened::Clone { .. } => {}
     }
     None
+}
+
+/// After this time nothing of what a scaler saw before matters any more.
+fn longest_memory(policy: &Policy) -> Duration {
+    let (up, down) = (&policy.scale_up, &policy.scale_down);
+    let rates = up.rate.iter().chain(&down.rate).map(|rate| rate.per);
+    let others =
+        [down.stabilisation, up.stabilisation, up.cool_down, down.cool_down, policy.retry_refused_after];
+    // Twice the stable window: a panic may have begun at the end of one.
+    let longest = rates.chain(others).max().unwrap_or_default();
+    longest.saturating_add(policy.stable_window.saturating_mul(2))
 }
 
 /// Seconds of a journal; what is no time counts as the beginning.
@@ -225,6 +287,30 @@ mod tests {
         let policy = Policy::default();
         let replayed = replay(&policy, &read(&journal(&policy))).expect("valid");
         assert_eq!((replayed.decisions, replayed.differences), (400, vec![]));
+    }
+
+    #[test]
+    fn a_journal_of_two_runs_is_played_to_two_scalers() {
+        let policy = Policy::default();
+        let started = r#"{"at_seconds":0.1,"event":"started","unix_seconds":9.0}"#.to_owned();
+        let once = journal(&policy);
+        let twice = [&once[..], &[started], &once[..]].concat();
+        let replayed = replay(&policy, &read(&twice)).expect("valid");
+        assert_eq!((replayed.decisions, replayed.differences), (800, vec![]));
+        let unmarked = [&once[..], &once[..]].concat();
+        assert!(!replay(&policy, &read(&unmarked)).expect("valid").differences.is_empty());
+    }
+
+    #[test]
+    fn after_a_cut_nothing_is_compared_until_all_that_is_missing_is_forgotten() {
+        let policy = Policy::default();
+        let once = journal(&policy);
+        let middle = once.len() / 2;
+        let cut = r#"{"at_seconds":50.0,"event":"cut","lost":3}"#.to_owned();
+        let lines = [&once[..60], &[cut], &once[middle..]].concat();
+        let replayed = replay(&policy, &read(&lines)).expect("valid");
+        assert_eq!(replayed.differences, vec![]);
+        assert!(replayed.not_compared > 100 && replayed.not_compared < replayed.decisions, "{replayed:?}");
     }
 
     #[test]

@@ -35,18 +35,24 @@ mod victims;
 mod wish;
 pub mod yaml;
 
+use std::time::Duration;
+
+/// From one decision to the next, wherever this scaler runs.
+pub const DECIDE_EVERY: Duration = Duration::from_millis(250);
+
 pub use decision::{Action, Decision};
 pub use explain::Explanation;
 pub use forecast::{Predict, Record};
 pub use formula::Formula;
 pub use name::Name;
 pub use policy::{
-    CustomSignal, Direction, Fallback, Mode, Origin, Policy, ScaleDown, ScaleUp, Targets, WhenMissing,
+    CustomSignal, Direction, Fallback, GivenTimes, Mode, Origin, Policy, ScaleDown, ScaleUp, Targets,
+    WhenMissing,
 };
 pub use pool::PoolView;
 pub use rate::{Rate, Select};
 pub use reason::{Bound, Driver, HoldReason, Reason, Way};
-pub use sample::{Observed, Refused, Sample};
+pub use sample::{LATENCY_WINDOW, Refused, Sample};
 pub use scaler::Scaler;
 pub use schedule::Schedule;
 pub use signal::{Measure, Reading, Signal};

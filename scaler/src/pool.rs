@@ -12,6 +12,10 @@ pub struct PoolView {
     pub ready: u32,
     /// Clones on their way. They count as capacity.
     pub starting: u32,
+    /// Clones that have answered and do not any more. They serve nothing, and take up room
+    /// all the same: they count against `max` only.
+    #[serde(default)]
+    pub unready: u32,
     /// Clones that only finish what they have. They do not count.
     pub retiring: u32,
 }

@@ -78,6 +78,17 @@ impl Moves {
         }
     }
 
+    /// Takes back the newest of the moves that did not come about.
+    pub(crate) fn give_back(&mut self, mut count: u32) {
+        while let Some((_, done)) = self.done.back_mut().filter(|_| count > 0) {
+            let back = count.min(*done);
+            (*done, count) = (*done - back, count - back);
+            if *done == 0 {
+                self.done.pop_back();
+            }
+        }
+    }
+
     fn within(&self, per: Duration, now: Duration) -> u32 {
         let recent = self.done.iter().filter(|(at, _)| now.saturating_sub(*at) < per);
         recent.fold(0, |sum, (_, by)| sum.saturating_add(*by))

@@ -35,6 +35,10 @@ pub struct Driver {
 pub enum Way {
     /// By its target.
     Target,
+    /// By how far it is beyond its target; it guards, and counts no load.
+    Guard,
+    /// It keeps what there is: the last change does not show in it yet.
+    Settling,
     /// By its target, but no backend is ready, and so no more than the cap.
     FromZero,
     /// By a step above its threshold, which stands as the target.
@@ -87,6 +91,19 @@ pub enum Bound {
         /// Time until asking again.
         #[serde(serialize_with = "seconds")]
         left: Duration,
+    },
+    /// Clones were not born; asking again comes later each time.
+    NotBorn {
+        /// Tries in a row that failed.
+        tries: u32,
+        /// Time until asking again.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// Clones that do not answer take up room.
+    Unready {
+        /// How many.
+        unready: u32,
     },
     /// More backends were wanted a while ago, and might be again.
     Stabilised {

@@ -17,6 +17,11 @@ impl RollingMax {
         Self { window, falling: VecDeque::new() }
     }
 
+    /// Looks at another window from now on.
+    pub(crate) fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// Whether no value was ever added.
     pub(crate) fn is_empty(&self) -> bool {
         self.falling.is_empty()

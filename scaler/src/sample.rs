@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::signal::Signal;
 
+/// How far back latencies and the share of errors look: a sample tells what ended within
+/// this time.
+pub const LATENCY_WINDOW: Duration = Duration::from_secs(10);
+
 /// The load of a tier at one moment. `None` is "not known", never zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -31,19 +35,10 @@ pub struct Sample {
     /// Processor time used by the guests over the time there was, mean over the ready ones;
     /// 1 is all processors busy.
     pub cpu_share: Option<f64>,
-    /// Memory used by the guests over the memory they have, mean over the ready ones.
-    pub memory_share: Option<f64>,
     /// Mean time that backends took for a request, seconds, without the wait before them;
     /// `None` when nothing ended. With it and `requests_per_second` a queue is not
     /// mistaken for demand.
     pub service_seconds: Option<f64>,
-}
-
-/// What became of a sample.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Observed {
-    /// Values that cannot be; the others of the sample were taken.
-    pub refused: Vec<Refused>,
 }
 
 /// A value that was not believed: not finite, below zero, or beyond [`Sample::LARGEST`].
@@ -66,6 +61,22 @@ impl Sample {
     /// would lose the small values beside it.
     pub const LARGEST: f64 = 1e9;
 
+    /// Gives the value of a signal, if it is built in: of concurrency as requests in flight.
+    pub fn set(&mut self, signal: Signal, value: f64) {
+        let place = match signal {
+            Signal::Concurrency => &mut self.in_flight,
+            Signal::RequestsPerSecond => &mut self.requests_per_second,
+            Signal::P50Latency => &mut self.p50_seconds,
+            Signal::P95Latency => &mut self.p95_seconds,
+            Signal::P99Latency => &mut self.p99_seconds,
+            Signal::QueueWait => &mut self.queue_wait_seconds,
+            Signal::ErrorShare => &mut self.error_share,
+            Signal::Cpu => &mut self.cpu_share,
+            Signal::Custom(_) => return,
+        };
+        *place = Some(value);
+    }
+
     /// The believable values by signal, and the ones refused. A queue should be gone
     /// within `drain`; `usual` is the service time to reckon with if this sample has none.
     pub(crate) fn split(&self, drain: Duration, usual: Option<f64>) -> (Vec<(Signal, f64)>, Vec<Refused>) {
@@ -80,7 +91,6 @@ impl Sample {
             (Signal::QueueWait, self.queue_wait_seconds),
             (Signal::ErrorShare, self.error_share),
             (Signal::Cpu, self.cpu_share),
-            (Signal::Memory, self.memory_share),
         ];
         let (mut taken, mut refused) = (Vec::with_capacity(given.len()), Vec::new());
         for (signal, value) in given {
@@ -114,7 +124,8 @@ impl Sample {
     /// The service time, if this sample can tell.
     pub(crate) fn service_time(&self) -> Option<f64> {
         self.requests_per_second.filter(|rate| believable(*rate))?;
-        self.service_seconds.filter(|service| believable(*service))
+        // A time of zero is a backend that was not watched, not one without work.
+        self.service_seconds.filter(|service| believable(*service) && *service > 0.0)
     }
 }
 
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn without_a_service_time_that_can_be_a_queue_counts_in_full() {
-        for service_seconds in [None, Some(f64::NAN), Some(-1.0)] {
+        for service_seconds in [None, Some(f64::NAN), Some(-1.0), Some(0.0)] {
             let given = Sample { requests_per_second: Some(2000.0), service_seconds, ..sample(8.0, 400.0) };
             assert_eq!(demand(given), 408.0);
         }

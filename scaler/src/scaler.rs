@@ -3,6 +3,7 @@
 //!   observe(sample, now)   as often as there are samples
 //!   decide(pool, now)      as often as is liked; carry out what it says
 //!   granted(asked, granted, now)   after every growth that was tried
+//!   births(born, failed, now)   when clones answer, and when they never will
 //!
 //! It acts on nothing itself. The same calls give the same decisions.
 
@@ -23,13 +24,16 @@ use crate::pool::PoolView;
 use crate::rate::Moves;
 use crate::reason::{Bound, HoldReason, Reason};
 use crate::rolling::{RollingMax, RollingMin};
-use crate::sample::{Observed, Refused, Sample, believable};
+use crate::sample::{Refused, Sample, believable};
 use crate::schedule::Calendar;
 use crate::signal::{Reading, Signal};
 use crate::yaml::Complaints;
 
 use bounds::{Bounds, Manual};
 use plan::Plan;
+
+/// The longest wait after clones that were not born, unless the policy waits longer anyway.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
 
 /// The scaler of one tier. Its memory is bounded by the policy.
 #[derive(Debug, Clone)]
@@ -48,8 +52,15 @@ pub struct Scaler {
     came: Moves,
     went: Moves,
     last_growth: Option<Duration>,
+    /// The growth before the last one, which counts again if nothing came of that.
+    growth_before: Option<Duration>,
     last_shrink: Option<Duration>,
+    /// Backends that were ready at the last decision, and since when it is so many if that
+    /// was seen.
+    ready: Option<(u32, Option<Duration>)>,
     ask_again_at: Option<Duration>,
+    /// Tries in a row of which no clone was born.
+    failed_tries: u32,
     /// When a signal was last fresh.
     seen_at: Option<Duration>,
     /// Seconds that a request takes, as last measured.
@@ -84,8 +95,11 @@ impl Scaler {
             came: Moves::default(),
             went: Moves::default(),
             last_growth: None,
+            growth_before: None,
             last_shrink: None,
+            ready: None,
             ask_again_at: None,
+            failed_tries: 0,
             seen_at: None,
             usual_service: None,
             manual: None,
@@ -106,9 +120,14 @@ impl Scaler {
         self.panic.left(self.policy.stable_window, self.clock.latest())
     }
 
-    /// The signals with a target.
-    pub(crate) fn goals(&self) -> &[Goal] {
-        &self.goals.all
+    /// Whether any rule of the policy needs a signal.
+    pub fn goes_by(&self, signal: Signal) -> bool {
+        self.goals.line_of(signal).is_some()
+    }
+
+    /// The signals with a target, and the steps.
+    pub(crate) fn goals(&self) -> &Goals {
+        &self.goals
     }
 
     /// Fewest and most backends as of the last decision: the policy's, raised by a
@@ -172,10 +191,11 @@ impl Scaler {
         self.policy.mode = mode;
     }
 
-    /// Takes in a sample; `now` is the time since the caller's start.
-    pub fn observe(&mut self, sample: &Sample, now: Duration) -> Observed {
+    /// Takes in a sample; `now` is the time since the caller's start. Returns the values
+    /// that cannot be; the others are taken.
+    pub fn observe(&mut self, sample: &Sample, now: Duration) -> Vec<Refused> {
         let now = self.clock.at(now);
-        if let Some(service) = sample.service_time().filter(|service| *service > 0.0) {
+        if let Some(service) = sample.service_time() {
             self.usual_service = Some(service);
         }
         let (taken, refused) = sample.split(self.policy.drain_queue_within, self.usual_service);
@@ -184,7 +204,7 @@ impl Scaler {
                 self.history.put(line, value, now);
             }
         }
-        Observed { refused }
+        refused
     }
 
     /// Takes in a value of a signal that the policy defines; others are left out.
@@ -203,10 +223,47 @@ impl Scaler {
     }
 
     /// Takes note of how many clones the engine granted of those asked for. After a
-    /// refusal it waits for the policy's `retry_refused_after` before it asks again.
+    /// refusal it waits for the policy's `retry_refused_after` before it asks again; what
+    /// was not granted uses up no rate, and a growth of nothing starts no cool-down.
     pub fn granted(&mut self, asked: u32, granted: u32, now: Duration) {
         let now = self.clock.at(now);
         self.ask_again_at = (granted < asked).then(|| now.saturating_add(self.policy.retry_refused_after));
+        self.came.give_back(asked.saturating_sub(granted));
+        if granted == 0 && asked > 0 {
+            self.last_growth = self.growth_before;
+        }
+    }
+
+    /// Takes note of clones that answer for the first time, and of those that were never
+    /// born or never answered. After a try that failed it waits before it asks again,
+    /// twice as long after each one in a row.
+    pub fn births(&mut self, born: u32, failed: u32, now: Duration) {
+        let now = self.clock.at(now);
+        if born > 0 {
+            self.failed_tries = 0;
+        }
+        if failed == 0 || (self.failed_tries > 0 && self.refused_for(now).is_some()) {
+            // Clones of one try fail one by one.
+            return;
+        }
+        let doubled = 1 << self.failed_tries.min(16);
+        let wait = self.policy.retry_refused_after.saturating_mul(doubled);
+        self.failed_tries = self.failed_tries.saturating_add(1);
+        self.ask_again_at =
+            Some(now.saturating_add(wait.min(LONGEST_BACK_OFF.max(self.policy.retry_refused_after))));
+    }
+
+    /// Takes note of how long clones take to answer. Times of the policy that were not
+    /// given follow it, see [`Policy::for_clones_of`].
+    pub fn clones_take(&mut self, clone_time: Duration) {
+        let policy = self.policy.for_clones_of(clone_time);
+        if policy == self.policy {
+            return;
+        }
+        let short = policy.panic_window.min(policy.scale_up.window);
+        self.history = self.history.for_windows(short, policy.stable_window);
+        self.wanted.set_window(policy.scale_down.stabilisation);
+        self.policy = policy;
     }
 
     /// Decides. The pool has to show what earlier decisions set off, see [`PoolView`].
@@ -217,6 +274,7 @@ impl Scaler {
         if self.policy.mode == Mode::Paused {
             return decision(from, Action::Hold, Reason::Hold(HoldReason::Paused));
         }
+        self.count_ready(pool.ready, now);
         let (plan, bounds) = self.plan(pool, now);
         self.held_to = (bounds.min, bounds.max);
         let (to, by, bound) = self.limit(&plan, &bounds, pool, now);
@@ -228,7 +286,7 @@ impl Scaler {
             return decision(to, Action::Hold, reason.recommended());
         }
         if to > from {
-            self.last_growth = Some(now);
+            self.growth_before = self.last_growth.replace(now);
             self.policy.scale_up.rate.iter().for_each(|rate| self.came.note(by, rate, now));
             decision(to, Action::Grow { by }, reason)
         } else {
@@ -236,6 +294,14 @@ impl Scaler {
             self.policy.scale_down.rate.iter().for_each(|rate| self.went.note(by, rate, now));
             decision(to, Action::Shrink { by }, reason)
         }
+    }
+
+    /// Takes note of how many are ready: means over backends are told from then on.
+    fn count_ready(&mut self, ready: u32, now: Duration) {
+        self.ready = match self.ready {
+            None => Some((ready, None)),
+            Some((before, since)) => Some((ready, if before == ready { since } else { Some(now) })),
+        };
     }
 
     /// What of a plan can be done at once: where to, by how many, and what limits it.
@@ -250,10 +316,17 @@ impl Scaler {
         if to > from {
             let wanted = to - from;
             if let Some(left) = self.refused_for(now) {
-                return (to, 0, Some(Bound::Refused { left }));
+                let tries = self.failed_tries;
+                let bound = if tries > 0 { Bound::NotBorn { tries, left } } else { Bound::Refused { left } };
+                return (to, 0, Some(bound));
             }
             let room = self.policy.surge.saturating_sub(pool.starting);
             let surge = Bound::Surge { starting: pool.starting, surge: self.policy.surge };
+            let occupied = from.saturating_add(pool.unready);
+            let free = bounds.max.saturating_sub(occupied);
+            if wanted > free && free < room {
+                return (to, free, Some(Bound::Unready { unready: pool.unready }));
+            }
             return (to, wanted.min(room), (wanted > room).then_some(surge));
         }
         let wanted = from - to;

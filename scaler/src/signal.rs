@@ -26,8 +26,6 @@ pub enum Signal {
     ErrorShare,
     /// Share of the guests' processors that is busy.
     Cpu,
-    /// Share of the guests' memory that is used.
-    Memory,
     /// A signal that the policy defines.
     Custom(Name),
 }
@@ -46,7 +44,7 @@ pub enum Measure {
 
 impl Signal {
     /// The signals that need no definition.
-    pub const BUILT_IN: [Self; 9] = [
+    pub const BUILT_IN: [Self; 8] = [
         Self::Concurrency,
         Self::RequestsPerSecond,
         Self::P50Latency,
@@ -55,7 +53,6 @@ impl Signal {
         Self::QueueWait,
         Self::ErrorShare,
         Self::Cpu,
-        Self::Memory,
     ];
 
     /// Its name in policies and in labels of metrics.
@@ -69,7 +66,6 @@ impl Signal {
             Self::QueueWait => "queue_wait",
             Self::ErrorShare => "error_share",
             Self::Cpu => "cpu",
-            Self::Memory => "memory",
             Self::Custom(name) => name.as_str(),
         }
     }
@@ -87,7 +83,7 @@ impl Signal {
     pub fn measure(self) -> Measure {
         match self {
             Self::Concurrency | Self::RequestsPerSecond | Self::Custom(_) => Measure::Total,
-            Self::Cpu | Self::Memory => Measure::PerBackend,
+            Self::Cpu => Measure::PerBackend,
             Self::P50Latency | Self::P95Latency | Self::P99Latency | Self::QueueWait | Self::ErrorShare => {
                 Measure::Guard
             }
@@ -100,7 +96,7 @@ impl Signal {
             Self::P50Latency | Self::P95Latency | Self::P99Latency | Self::QueueWait => {
                 format!("{} ms", short(value * 1e3))
             }
-            Self::ErrorShare | Self::Cpu | Self::Memory => format!("{}%", short(value * 100.0)),
+            Self::ErrorShare | Self::Cpu => format!("{}%", short(value * 100.0)),
             Self::Concurrency | Self::RequestsPerSecond | Self::Custom(_) => short(value),
         }
     }
@@ -115,7 +111,7 @@ impl fmt::Display for Signal {
             Self::P99Latency => "p99 latency",
             Self::QueueWait => "queue wait",
             Self::ErrorShare => "error share",
-            Self::Concurrency | Self::Cpu | Self::Memory | Self::Custom(_) => self.name(),
+            Self::Concurrency | Self::Cpu | Self::Custom(_) => self.name(),
         })
     }
 }

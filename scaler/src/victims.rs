@@ -14,6 +14,8 @@ pub struct BackendView<Id> {
     pub stays: bool,
     /// Requests being served.
     pub in_flight: u64,
+    /// Memory that goes with it, in pages: those that no sibling shares. 0 if not known.
+    pub private_pages: u64,
     /// When it joined, since the caller's start.
     pub joined: Duration,
 }
@@ -32,14 +34,14 @@ pub enum Phase {
 }
 
 /// Chooses up to `n` ready backends to retire: fewest requests in flight first, then
-/// the newest, then the greatest id. Never one that stays, and never so many that
+/// the least memory of its own (the warmest stay), then the newest, then the greatest id. Never one that stays, and never so many that
 /// fewer than `min` (but one at least) are left ready.
 pub fn choose_victims<Id: Clone + Ord>(backends: &[BackendView<Id>], n: u32, min: u32) -> Vec<Id> {
     let ready: Vec<_> = backends.iter().filter(|backend| backend.phase == Phase::Ready).collect();
     let spare = ready.len().saturating_sub(min.max(1) as usize);
     let mut candidates: Vec<_> = ready.into_iter().filter(|backend| !backend.stays).collect();
     let order = |backend: &&BackendView<Id>| {
-        (backend.in_flight, Reverse(backend.joined), Reverse(backend.id.clone()))
+        (backend.in_flight, backend.private_pages, Reverse(backend.joined), Reverse(backend.id.clone()))
     };
     let leaving = spare.min(n as usize).min(candidates.len());
     if leaving < candidates.len() {
@@ -57,7 +59,7 @@ mod tests {
 
     fn clone(id: u32, in_flight: u64, joined: u64) -> BackendView<u32> {
         let joined = Duration::from_secs(joined);
-        BackendView { id, phase: Phase::Ready, stays: false, in_flight, joined }
+        BackendView { id, phase: Phase::Ready, stays: false, in_flight, private_pages: 0, joined }
     }
 
     fn parent() -> BackendView<u32> {
@@ -69,6 +71,13 @@ mod tests {
         let pool = [parent(), clone(1, 5, 10), clone(2, 0, 20), clone(3, 0, 30), clone(4, 0, 30)];
         assert_eq!(choose_victims(&pool, 1, 1), [4]);
         assert_eq!(choose_victims(&pool, 4, 1), [4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn of_those_as_busy_the_one_with_the_least_memory_of_its_own_leaves() {
+        let of = |id, in_flight, private_pages| BackendView { private_pages, ..clone(id, in_flight, 1) };
+        let pool = [parent(), of(1, 0, 900), of(2, 0, 30), of(3, 1, 1)];
+        assert_eq!(choose_victims(&pool, 2, 1), [2, 1]);
     }
 
     #[test]

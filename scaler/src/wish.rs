@@ -31,6 +31,9 @@ pub(crate) struct Wish {
     pub(crate) keep: Driver,
     /// Whether the load is over the panic threshold.
     pub(crate) over_threshold: bool,
+    /// Backends that the signals that count load ask for, whatever there is; `None` while none
+    /// of them can tell. Steps and guards go from what there is, so they have no part in it.
+    pub(crate) demand: Option<u32>,
     /// A signal of the policy without a fresh value.
     pub(crate) missing: Option<Signal>,
     /// How long all signals have been seen without a gap.
@@ -47,15 +50,22 @@ pub(crate) struct Inputs<'a> {
     pub(crate) now: Duration,
     /// Whether a panic is on.
     pub(crate) panicking: bool,
-    /// Time since the tier grew; `None` while clones are on their way.
+    /// Time since the tier grew and its clones were ready; `None` while some are on their way.
     pub(crate) grown_for: Option<Duration>,
-    /// Time since it grew or shrank; `None` while clones are on their way.
+    /// Time since it grew or shrank, or another number was ready; `None` while clones are on
+    /// their way.
     pub(crate) changed_for: Option<Duration>,
 }
 
 impl Inputs<'_> {
     fn mean(&self, source: &Source, window: Duration) -> Option<f64> {
         self.goals.mean(source, self.history, window, self.now)
+    }
+
+    /// Whether a mean over backends, and over a window, was taken over those there are now.
+    fn is_of_these(&self, source: &Source, window: Duration) -> bool {
+        let age = self.goals.age(source, self.history, self.now);
+        self.changed_for.is_some_and(|changed| changed >= window && age.is_some_and(|age| changed > age))
     }
 
     fn is_fresh(&self, source: &Source) -> bool {
@@ -119,14 +129,35 @@ impl Wish {
         let up = capped(ups.reduce(greater)?, policy, pool);
         let capacity = goal.target * f64::from(pool.capacity());
         let beyond = up.value > capacity * (1.0 + policy.tolerance_up()) || over_threshold;
-        Some(Self {
+        let grow = Some(up).filter(|up| beyond && up.wants > pool.capacity());
+        let keep = driver(policy.stable_window, mean(policy.stable_window)?, 1.0 - policy.tolerance_down());
+        // What a tier of any size would have grown to, and no more than it would ask for.
+        let demand = driver(policy.scale_up.window, up.value, 1.0 + policy.tolerance_up()).wants;
+        let wish = Self {
             up,
-            grow: Some(up).filter(|up| beyond && up.wants > pool.capacity()),
-            keep: driver(policy.stable_window, mean(policy.stable_window)?, 1.0 - policy.tolerance_down()),
+            grow,
+            keep,
             over_threshold,
+            demand: Some(demand.min(up.wants)),
             missing: None,
             seen: inputs.goals.seen_for(&goal.source, inputs.history, inputs.now),
-        })
+        };
+        Some(if goal.measure == Measure::PerBackend { wish.of_backends(inputs, goal) } else { wish })
+    }
+
+    /// The wish of a mean over backends: what was taken over others than those there are now
+    /// is no ground for a change, or one reading would be multiplied again and again.
+    fn of_backends(self, inputs: Inputs<'_>, goal: &Goal) -> Self {
+        let Inputs { policy, pool, .. } = inputs;
+        let settling = |driver: Driver| Driver { wants: pool.capacity(), way: Way::Settling, ..driver };
+        let mut wish = self;
+        if !inputs.is_of_these(&goal.source, policy.scale_up.window.max(policy.panic_window)) {
+            (wish.up, wish.grow, wish.demand) = (settling(wish.up), None, None);
+        }
+        if !inputs.is_of_these(&goal.source, policy.stable_window) {
+            wish.keep = greater(settling(wish.keep), wish.keep);
+        }
+        wish
     }
 
     /// The wishes of two signals: the greater one wins in every respect.
@@ -139,6 +170,7 @@ impl Wish {
             },
             keep: greater(self.keep, other.keep),
             over_threshold: self.over_threshold || other.over_threshold,
+            demand: self.demand.max(other.demand),
             missing: None,
             seen: self.seen.min(other.seen),
         }

@@ -75,7 +75,7 @@ prop_compose! {
     fn rules()(
         times in (0_u64..8, 0_u64..20, 0_u64..20),
         cap in 1_u32..9,
-        after in proptest::option::of(1_u64..9),
+        after in proptest::option::of((1_u64..9, 1_u32..40)),
         add in proptest::option::of((1.0_f64..20.0, 1_u32..9)),
         remove in proptest::option::of((0.0_f64..1.0, 0.1_f64..1.0)),
     ) -> Rules {
@@ -86,7 +86,7 @@ prop_compose! {
         Rules {
             times: (s(times.0), s(times.1), s(times.2)),
             cap,
-            fallback: after.map(|after| Fallback { after: s(after), backends: 1 }),
+            fallback: after.map(|(after, backends)| Fallback { after: s(after), backends }),
             steps: add.into_iter().chain(remove).collect(),
         }
     }
@@ -116,7 +116,7 @@ prop_compose! {
         policy.scale_down.stabilisation = Duration::from_secs(stabilisation);
         (policy.scale_up.stabilisation, policy.scale_up.cool_down, policy.scale_down.cool_down) = rules.times;
         (policy.from_zero_cap, policy.fallback, policy.steps) = (rules.cap, rules.fallback, rules.steps);
-        policy.fallback = policy.fallback.map(|fallback| Fallback { backends: policy.min, ..fallback });
+        policy.fallback = policy.fallback.map(|fallback| Fallback { backends: policy.max.min(fallback.backends), ..fallback });
         policy
     }
 }
@@ -160,6 +160,21 @@ proptest! {
     }
 
     #[test]
+    fn without_any_signal_the_fallback_is_what_is_wanted_at_least(
+        policy in policies(), ready in 1_u32..20, birth in 1_usize..8, blind in 1_usize..60,
+    ) {
+        // What is no number is no signal.
+        let loads = vec![f64::NAN; blind];
+        let played = play(&policy, ready, birth, &loads);
+        let Some(fallback) = policy.fallback else { return Ok(()) };
+        for (tick, Played { decision, .. }) in played.iter().enumerate() {
+            let due = TICK * tick as u32 >= fallback.after;
+            prop_assert!(!due || decision.to >= fallback.backends.max(policy.min), "{decision}");
+            prop_assert!(due || decision.to <= ready.max(policy.min), "{decision}");
+        }
+    }
+
+    #[test]
     fn the_same_inputs_give_the_same_decisions(
         policy in policies(), loads in loads(), ready in 1_u32..20, birth in 1_usize..8,
     ) {
@@ -178,7 +193,7 @@ proptest! {
         // Steps and cool-downs depend on when it last changed.
         policy.steps.clear();
         (policy.scale_up.cool_down, policy.scale_down.cool_down) = (Duration::ZERO, Duration::ZERO);
-        let pool = PoolView { ready, starting, retiring: 0 };
+        let pool = PoolView { ready, starting, ..PoolView::default() };
         let wanted = |factor: f64| {
             let mut scaler = Scaler::new(policy.clone()).expect("a valid policy");
             let decide = |(tick, load): (usize, &f64)| {
@@ -233,7 +248,7 @@ proptest! {
             let sample = Sample { p95_seconds: Some(p95), ..sample(in_flight) };
             scaler.observe(&sample, now);
             scaler.granted(ready, starting, now);
-            let decision = scaler.decide(&PoolView { ready, starting, retiring: 0 }, now);
+            let decision = scaler.decide(&PoolView { ready, starting, ..PoolView::default() }, now);
             prop_assert!((policy.min..=policy.max).contains(&decision.to), "{decision}");
         }
     }
@@ -248,6 +263,7 @@ proptest! {
             phase: if *ready { Phase::Ready } else { Phase::Starting },
             stays: *stays,
             in_flight: *in_flight,
+            private_pages: 0,
             joined: Duration::from_secs(*joined),
         };
         let pool: Vec<_> = backends.iter().enumerate().map(view).collect();

@@ -46,6 +46,8 @@ pub struct Config {
     pub min: u32,
     /// Most backends.
     pub max: u32,
+    /// Where the scaler's journal is, if anywhere.
+    pub journal: Option<PathBuf>,
     /// What probes ask for.
     pub health_path: &'static str,
     /// Where clients come in.
@@ -58,6 +60,7 @@ impl Config {
     fn yaml(&self, network: &str) -> String {
         let Self { port, accelerator, boot_deadline, shells, min, max, health_path, listen, admin, .. } =
             self;
+        let journal = self.journal.as_ref().map(|path| format!("  journal: {}\n", path.display()));
         let qemu = self.qemu.as_ref().map(|path| format!("  qemu: {}\n", path.display()));
         let router = self.router.as_ref().map(|section| format!("  router: {section}\n"));
         format!(
@@ -80,7 +83,7 @@ vm:
   max: {max}
   target_concurrency: 3
   scale_down: {{stabilisation: 3s}}
-health:
+{}health:
   path: {health_path}
   timeout: 10s
 queue:
@@ -92,6 +95,7 @@ queue:
             self.state_dir.display(),
             qemu.unwrap_or_default(),
             router.unwrap_or_default(),
+            journal.unwrap_or_default(),
         )
     }
 }
@@ -126,6 +130,7 @@ impl TierSite {
             state_dir: site.folder().to_owned(),
             min: 1,
             max: 1,
+            journal: None,
             health_path: "/healthz",
             listen,
             admin,

@@ -96,12 +96,12 @@ fn scaling(query: &str, handles: &Handles) -> Answer {
             return with_type(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", page.into());
         }
     };
-    if !handles.board.order(order) {
-        return text(StatusCode::CONFLICT, "this tier is not scaled, or not up yet\n");
-    }
-    tracing::info!(order = order.query(), "an order by hand");
-    let page = format!("taken: {}\n", order.query());
-    with_type(StatusCode::ACCEPTED, "text/plain; charset=utf-8", page.into())
+    let (status, said) = match handles.board.order(order) {
+        Ok(said) => (StatusCode::ACCEPTED, said),
+        Err(why) => (StatusCode::CONFLICT, why),
+    };
+    tracing::info!(order = order.query(), said, "an order by hand");
+    with_type(status, "text/plain; charset=utf-8", (said + "\n").into())
 }
 
 /// Whether requests get an answer now: the tier serves and a backend is ready.

@@ -77,6 +77,9 @@ fn differences(replayed: &scaler::journal::Replayed, json: bool) -> bool {
                 println!("line {}, {:.1} s", difference.line, difference.at_seconds);
                 println!("  then: {}\n  now:  {}", difference.then, difference.now);
             }
+            if replayed.not_compared > 0 {
+                println!("{} after gaps of the journal were not compared", replayed.not_compared);
+            }
             println!("{} decisions, {} differ", replayed.decisions, replayed.differences.len());
         }
     }

@@ -19,7 +19,7 @@ use crate::front::Order;
 #[derive(Debug, Args)]
 pub struct ScaleArgs {
     /// Backends, the parent included.
-    #[arg(value_name = "N", required_unless_present_any = ["auto", "mode"], conflicts_with_all = ["auto", "mode"])]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present_any = ["auto", "mode"], conflicts_with_all = ["auto", "mode"])]
     backends: Option<u32>,
     /// How long to hold it [default: until --auto]
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, requires = "backends", conflicts_with_all = ["auto", "mode"])]

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use scaler::Policy;
 
 use super::{FAILED, WRONG_INPUT};
 use crate::admin::fetch_status;
@@ -33,9 +34,15 @@ pub struct SimulateArgs {
     /// Models of others on the same load: Kubernetes' HPA, Knative's KPA, a fixed number.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHOM")]
     compare: Vec<Contender>,
-    /// From asking for a clone to its first answer.
-    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = humantime::parse_duration)]
-    clone_time: Duration,
+    /// From asking for a clone to its first answer [default: 250ms]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    clone_time: Option<Duration>,
+    /// What each further clone of one order adds to that: they share the host.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    clone_time_each: Duration,
+    /// Time at the beginning of the trace's clock, e.g. 2026-01-13T00:00:00Z, for schedules and forecasts.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    starts: Option<SystemTime>,
     /// Take the clone time that a running Flurry has measured, from its admin listener.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "clone_time")]
     measured_by: Option<SocketAddr>,
@@ -59,7 +66,7 @@ pub struct SimulateArgs {
 /// Runs the sub-command: 2 for wrong input, 1 if the picture cannot be written.
 pub fn main(args: &SimulateArgs) -> ExitCode {
     let clone_time = match args.measured_by.map(measured).transpose() {
-        Ok(measured) => measured.unwrap_or(args.clone_time),
+        Ok(measured) => measured.or(args.clone_time).unwrap_or(Policy::ASSUMED_CLONE_TIME),
         Err(why) => {
             eprintln!("flurry simulate: --measured-by: {why}");
             return ExitCode::from(FAILED);
@@ -92,6 +99,8 @@ fn options(args: &SimulateArgs, clone_time: Duration) -> Options {
         load: args.load.clone(),
         compare: args.compare.clone(),
         clone_time,
+        clone_time_each: args.clone_time_each,
+        starts: args.starts.and_then(|starts| starts.duration_since(UNIX_EPOCH).ok()),
         cold_start: args.cold_start,
         capacity: args.capacity,
         service_time: args.service_time,

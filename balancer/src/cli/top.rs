@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::MissedTickBehavior;
 
-use super::FAILED;
+use super::{FAILED, WRONG_INPUT};
 use crate::admin::status::Status;
-use crate::admin::{fetch_status, table};
+use crate::admin::{FetchError, fetch_status, table};
+use crate::config::Config;
 
 /// Frames that the curves go back.
 const WIDTH: usize = 60;
@@ -22,8 +25,11 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// Address of the admin listener.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900", conflicts_with = "config")]
     admin: SocketAddr,
+    /// Take the address of the admin listener from this configuration.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Time between two frames.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     every: Duration,
@@ -32,9 +38,16 @@ pub struct TopArgs {
     count: Option<u64>,
 }
 
-/// Runs the sub-command: 1 if nobody answers.
+/// Runs the sub-command: 1 if nobody answers at first, 2 for a wrong configuration.
 pub fn main(args: &TopArgs) -> ExitCode {
-    match show(args) {
+    let admin = match args.config.as_deref().map(Config::load).transpose() {
+        Ok(config) => config.map_or(args.admin, |config| config.admin),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(WRONG_INPUT);
+        }
+    };
+    match show(args, admin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flurry top: {error}");
@@ -43,17 +56,23 @@ pub fn main(args: &TopArgs) -> ExitCode {
     }
 }
 
-fn show(args: &TopArgs) -> Result<(), Box<dyn std::error::Error>> {
+fn show(args: &TopArgs, admin: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut past, mut out) = (Past::default(), io::stdout());
     // Home and clear; a file or a pipe gets one frame after the other.
     let clear = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
     runtime.block_on(async {
         let mut ticks = tokio::time::interval(args.every.max(Duration::from_millis(100)));
-        for _ in 0..args.count.unwrap_or(u64::MAX) {
+        // After a time without an answer frames do not come in a heap.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for shown in 0..args.count.unwrap_or(u64::MAX) {
             ticks.tick().await;
-            let status = fetch_status(args.admin).await?;
-            write!(out, "{clear}{}", past.frame(&status))?;
+            let frame = match fetch_status(admin).await {
+                Ok(status) => past.frame(&status),
+                Err(error) if shown == 0 => return Err(error.into()),
+                Err(error) => past.missed(&error),
+            };
+            write!(out, "{clear}{frame}")?;
             out.flush()?;
         }
         Ok(())
@@ -68,6 +87,12 @@ struct Past {
 }
 
 impl Past {
+    /// A frame without an answer: the curves stand still until there is one again.
+    fn missed(&self, error: &FetchError) -> String {
+        let (requests, ready) = (curve(&self.requests), curve(&self.ready));
+        format!("requests/s  {requests}\nready       {ready}\n\nno answer: {error}\n\n")
+    }
+
     fn frame(&mut self, status: &Status) -> String {
         push(&mut self.requests, status.load.requests_per_second);
         push(&mut self.ready, f64::from(status.scaling.ready));
@@ -121,6 +146,16 @@ mod tests {
         assert!(frame.starts_with("requests/s  ▁█ "), "{frame}");
         assert!(frame.contains("to 70\n") && frame.contains("ready       ▃█"), "{frame}");
         assert!(frame.contains("backends  4 ready") && frame.contains("otherwise: a higher max"), "{frame}");
+    }
+
+    #[test]
+    fn a_frame_without_an_answer_keeps_the_curves_and_says_why() {
+        let mut past = Past::default();
+        past.frame(&Status::default());
+        let why = FetchError::Timeout(([127, 0, 0, 1], 9900).into(), Duration::from_secs(5));
+        let frame = past.missed(&why);
+        assert!(frame.contains("no answer: the admin listener at 127.0.0.1:9900 did not answer"), "{frame}");
+        assert_eq!(past.ready.len(), 1);
     }
 
     #[test]

@@ -35,10 +35,6 @@ pub use warm::WarmRequests;
 use crate::pool::{DEFAULT_POOL, ProbeKind};
 use crate::server::{ListenerSettings, Timeouts};
 
-/// Time from `sf_create_clones` to a clone's first answer that scaling defaults are made
-/// for; what this host really needs is measured when it runs.
-const ASSUMED_CLONE_TIME: Duration = Duration::from_millis(250);
-
 /// Where the admin listener is if nothing is said.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
 
@@ -191,7 +187,7 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");
-    let scaling = root.section("scaling", |section| Policy::read(section, ASSUMED_CLONE_TIME));
+    let scaling = root.section("scaling", |section| Policy::read(section, Policy::ASSUMED_CLONE_TIME));
     let timeouts = root.section("timeouts", limits::read_timeouts);
     let default_needed = routes.iter().any(|route| route.target == TargetConfig::Pool(None));
     if !vm_given && !root.has("backends") && (routes.is_empty() || default_needed) {

@@ -18,8 +18,8 @@ use crate::pool::{Backend, DEFAULT_POOL, Pool, State};
 /// Decisions that are kept.
 const MAX_DECISIONS: usize = 64;
 
-/// Takes an order to the tier.
-type OrderTaker = Box<dyn Fn(Order) + Send + Sync>;
+/// Takes an order to the tier, and says what comes of it or why nothing does.
+type OrderTaker = Box<dyn FnMut(Order) -> Result<String, String> + Send + Sync>;
 
 /// Makes the engine's part of the document.
 type EngineSource = Box<dyn Fn() -> EngineStatus + Send + Sync>;
@@ -129,15 +129,19 @@ impl Board {
     }
 
     /// Gives the function that takes orders to the tier; it must neither block nor use the board.
-    pub fn set_orders(&self, taker: impl Fn(Order) + Send + Sync + 'static) {
+    pub fn set_orders(&self, taker: impl FnMut(Order) -> Result<String, String> + Send + Sync + 'static) {
         self.notes().orders = Some(Box::new(taker));
     }
 
-    /// Takes an order to the tier. Says whether there is one that is scaled.
-    pub fn order(&self, order: Order) -> bool {
-        let notes = self.notes();
-        notes.orders.iter().for_each(|taker| taker(order));
-        notes.orders.is_some()
+    /// Takes an order to the tier. Says what comes of it.
+    ///
+    /// # Errors
+    /// The tier is not scaled, or the order would do nothing.
+    pub fn order(&self, order: Order) -> Result<String, String> {
+        match &mut self.notes().orders {
+            Some(taker) => taker(order),
+            None => Err("this tier is not scaled, or not up yet".to_owned()),
+        }
     }
 
     /// Says what the scaler goes by now.

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use board::{Board, TierState};
-pub use orders::Order;
+pub use orders::{Desk, Order};
 use planner::Planner;
 pub use reload::{ReloadAsked, ReloadError, Reloads};
 

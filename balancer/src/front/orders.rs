@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use scaler::Mode;
 use scaler::yaml::{parse_duration, show_duration};
+use scaler::{Mode, Policy};
 
 /// Longest time that a size is held.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -77,6 +77,49 @@ impl Order {
     }
 }
 
+/// Answers orders at once, before the loop of the tier has carried them out.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    mode: Mode,
+    min: u32,
+    max: u32,
+}
+
+impl Desk {
+    /// For a tier with this policy.
+    pub fn new(policy: &Policy) -> Self {
+        Self { mode: policy.mode, min: policy.min, max: policy.max }
+    }
+
+    /// What is said to an order: that it is taken, and what comes of it.
+    ///
+    /// # Errors
+    /// It would do nothing in the mode that the tier is in.
+    pub fn answer(&mut self, order: Order) -> Result<String, String> {
+        let taken = format!("taken: {}", order.query());
+        match order {
+            Order::Mode(mode) => {
+                self.mode = mode;
+                Ok(taken)
+            }
+            Order::HoldAt { .. } | Order::Resume if self.mode != Mode::Active => Err(format!(
+                "this tier is in mode {}, in which an order for a size does nothing (`flurry scale --mode \
+                 active` first)",
+                self.mode.name()
+            )),
+            Order::HoldAt { backends, .. } => {
+                let (held, key) = match backends.clamp(self.min, self.max) {
+                    held if held < backends => (held, "max"),
+                    held => (held, "min"),
+                };
+                let clamped = (held != backends).then(|| format!("; {key} is {held}, and {held} are held"));
+                Ok(taken + &clamped.unwrap_or_default())
+            }
+            Order::Resume => Ok(taken),
+        }
+    }
+}
+
 fn positive(text: &str) -> Result<u32, String> {
     let count = text.parse().ok().filter(|count| *count >= 1);
     count.ok_or_else(|| format!("must be a number of backends of 1 or more, got `{text}`"))
@@ -108,6 +151,21 @@ mod tests {
         ] {
             assert_eq!(Order::parse(&order.query()), Ok(order));
         }
+    }
+
+    #[test]
+    fn an_order_is_told_what_comes_of_it() {
+        let mut desk = Desk::new(&Policy { min: 2, max: 3, ..Policy::default() });
+        let hold = |backends| Order::HoldAt { backends, time: None };
+        assert_eq!(desk.answer(hold(3)), Ok("taken: backends=3".to_owned()));
+        assert_eq!(desk.answer(hold(9)), Ok("taken: backends=9; max is 3, and 3 are held".to_owned()));
+        assert_eq!(desk.answer(hold(1)), Ok("taken: backends=1; min is 2, and 2 are held".to_owned()));
+        assert!(desk.answer(Order::Mode(Mode::Paused)).is_ok());
+        for order in [hold(3), Order::Resume] {
+            let refused = desk.answer(order).unwrap_err();
+            assert!(refused.starts_with("this tier is in mode paused"), "{refused}");
+        }
+        assert!(desk.answer(Order::Mode(Mode::Active)).is_ok() && desk.answer(hold(3)).is_ok());
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::counters::{ScaledTotals, Totals};
 use super::histogram::percentile;
 
-/// Latencies are those of requests that ended within this time.
-const WINDOW: Duration = Duration::from_secs(10);
+/// Latencies are those of requests that ended within this time: what the scaler reckons with.
+const WINDOW: Duration = scaler::LATENCY_WINDOW;
 /// The rate is that of this time.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 

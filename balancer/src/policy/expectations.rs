@@ -120,7 +120,7 @@ fn case(s: &mut Section<'_>) -> Option<Case> {
     let clone_time = s
         .duration("clone_time", "give the time until a clone is ready, e.g. 250ms")
         .at_most(Duration::from_secs(3600))
-        .or(Duration::from_millis(250));
+        .or(Policy::ASSUMED_CLONE_TIME);
     let starts = s.string("starts", "give a time, e.g. 2026-01-13T07:00:00Z").try_map(|text| unix(&text));
     let starts = starts.optional();
     let load = s.list("load", "give a list of {for, signals}").not_empty().required();

@@ -7,7 +7,7 @@ mod run;
 use std::path::{Path, PathBuf};
 
 use scaler::Policy;
-use scaler::journal::{Entry, Replayed, replay};
+use scaler::journal::{Entry, Happened, Replayed, replay};
 use scaler::yaml::Complaints;
 
 use crate::config::{Config, ConfigError};
@@ -82,19 +82,27 @@ pub fn play(config: &Path, journal: &Path) -> Result<Replayed, PolicyError> {
     replay(&policy, &entries).map_err(|found| wrong(all(&found)))
 }
 
-/// The entries of a journal; its last line may be cut off by a crash.
+/// The entries of a journal. A line may be cut off by a crash: the last one, or one before
+/// what a new start or a gap begins with.
 fn entries(text: &str) -> Result<Vec<Entry>, Vec<String>> {
     const MOST_TOLD: usize = 20;
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         match serde_json::from_str(line) {
             Ok(entry) => entries.push(entry),
-            Err(_) if index > 0 && !text.ends_with('\n') && index + 1 == text.lines().count() => {}
+            Err(_) if index > 0 && begins_anew(text.lines().nth(index + 1), text) => {}
             Err(error) => wrong.push(format!("line {}: is no event: {error}", index + 1)),
         }
     }
     wrong.truncate(MOST_TOLD);
     if wrong.is_empty() { Ok(entries) } else { Err(wrong) }
+}
+
+/// Whether the line after one that is no event explains it.
+fn begins_anew(next: Option<&str>, text: &str) -> bool {
+    let Some(next) = next else { return !text.ends_with('\n') };
+    let entry = serde_json::from_str::<Entry>(next);
+    entry.is_ok_and(|entry| matches!(entry.what, Happened::Started { .. } | Happened::Cut { .. }))
 }
 
 fn policy_of(config: &Path) -> Result<Policy, PolicyError> {
@@ -109,4 +117,22 @@ fn read(path: &Path, most: u64) -> Result<String, PolicyError> {
         return Err(unreadable(format!("its {size} bytes are more than {most}")));
     }
     std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "{\"at_seconds\":1.0,\"event\":\"resume\"}\n";
+    const STARTED: &str = "{\"at_seconds\":0.1,\"event\":\"started\",\"unix_seconds\":5.0}\n";
+
+    #[test]
+    fn a_line_that_a_crash_cut_off_is_left_out_wherever_it_stands() {
+        for text in [format!("{LINE}{{\"at_sec"), format!("{LINE}{{\"at_sec\n{STARTED}")] {
+            assert!(entries(&text).is_ok(), "{text}");
+        }
+        for text in [format!("{LINE}{{\"at_sec\n{LINE}"), format!("{LINE}nonsense\n")] {
+            assert!(entries(&text).is_err_and(|wrong| wrong[0].starts_with("line 2: is no event")), "{text}");
+        }
+    }
 }

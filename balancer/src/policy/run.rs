@@ -4,15 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use scaler::simulate::Reversals;
 use scaler::yaml::Complaints;
-use scaler::{Action, Policy, PoolView, Sample, Scaler, Signal};
+use scaler::{Action, DECIDE_EVERY, Policy, PoolView, Sample, Scaler, Signal};
 
 use super::expectations::{Case, Expectation};
-
-/// From one decision to the next, as `flurry up` decides.
-const TICK: Duration = Duration::from_millis(250);
-/// A change of direction within this time counts as a reversal.
-const REVERSAL: Duration = Duration::from_secs(300);
 
 /// What came of a test.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,9 +33,7 @@ struct Run<'a> {
     case: &'a Case,
     pool: PoolView,
     due: VecDeque<(Duration, u32)>,
-    /// The last change: when, and whether it grew.
-    last: Option<(Duration, bool)>,
-    reversals: u32,
+    reversals: Reversals,
 }
 
 /// Runs a test.
@@ -49,19 +43,20 @@ struct Run<'a> {
 pub fn run(policy: &Policy, case: &Case) -> Result<Outcome, Complaints> {
     let pool = PoolView { ready: case.ready, ..PoolView::default() };
     let scaler = Scaler::new(policy.clone())?;
-    let mut run = Run { scaler, case, pool, due: VecDeque::new(), last: None, reversals: 0 };
+    let mut run = Run { scaler, case, pool, due: VecDeque::new(), reversals: Reversals::default() };
     let mut missed = Vec::new();
     let mut waiting: Vec<&Expectation> = case.expect.iter().collect();
     let (mut now, end, mut said) = (Duration::ZERO, case.length(), String::new());
     while now <= end {
         said = run.tick(now);
-        let (due, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|it| it.at < now + TICK);
+        let (due, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|it| it.at < now + DECIDE_EVERY);
         missed.extend(due.into_iter().filter_map(|expected| run.check(expected, &said)));
         waiting = later;
-        now += TICK;
+        now += DECIDE_EVERY;
     }
-    if let Some(most) = case.reversals.filter(|most| run.reversals > *most) {
-        let what = format!("at most {most} reversals within five minutes, and there were {}", run.reversals);
+    if let Some(most) = case.reversals.filter(|most| run.reversals.count() > *most) {
+        let what =
+            format!("at most {most} reversals within five minutes, and there were {}", run.reversals.count());
         missed.push(Missed { what, decision: said });
     }
     Ok(Outcome { name: case.name.clone(), missed })
@@ -83,11 +78,11 @@ impl Run<'_> {
             Action::Grow { by } => {
                 self.pool.starting += by;
                 self.due.push_back((now + self.case.clone_time, by));
-                self.changed(true, now);
+                self.reversals.changed(true, now);
             }
             Action::Shrink { by } => {
                 self.pool.ready -= by.min(self.pool.ready - 1);
-                self.changed(false, now);
+                self.reversals.changed(false, now);
             }
             Action::Hold => {}
         }
@@ -103,31 +98,13 @@ impl Run<'_> {
         let Some(phase) = phase.or(self.case.load.last()) else { return };
         let mut sample = Sample::default();
         for (signal, value) in &phase.signals {
-            let place = match signal {
-                Signal::Concurrency => &mut sample.in_flight,
-                Signal::RequestsPerSecond => &mut sample.requests_per_second,
-                Signal::P50Latency => &mut sample.p50_seconds,
-                Signal::P95Latency => &mut sample.p95_seconds,
-                Signal::P99Latency => &mut sample.p99_seconds,
-                Signal::QueueWait => &mut sample.queue_wait_seconds,
-                Signal::ErrorShare => &mut sample.error_share,
-                Signal::Cpu => &mut sample.cpu_share,
-                Signal::Memory => &mut sample.memory_share,
-                Signal::Custom(name) => {
-                    // Values that cannot be are left out, as they are of a Prometheus.
-                    let _ = self.scaler.observe_own(*name, *value, now);
-                    continue;
-                }
-            };
-            *place = Some(*value);
+            if let Signal::Custom(name) = signal {
+                // Values that cannot be are left out, as they are of a Prometheus.
+                let _ = self.scaler.observe_own(*name, *value, now);
+            }
+            sample.set(*signal, *value);
         }
         self.scaler.observe(&sample, now);
-    }
-
-    fn changed(&mut self, grew: bool, now: Duration) {
-        let turned = |(at, before): (Duration, bool)| before != grew && now.saturating_sub(at) <= REVERSAL;
-        self.reversals += u32::from(self.last.is_some_and(turned));
-        self.last = Some((now, grew));
     }
 
     fn check(&self, expected: &Expectation, said: &str) -> Option<Missed> {

@@ -12,11 +12,11 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use scaler::Policy;
 use scaler::simulate::{
     Capacity, Rival, SimParams, SimReport, Trace, simulate, simulate_rival, simulate_rival_at,
 };
 use scaler::yaml::{Complaint, Complaints};
+use scaler::{DECIDE_EVERY, Origin, Policy, Signal};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Config, ConfigError};
@@ -27,8 +27,6 @@ pub use table::table;
 
 /// The largest trace that is read, bytes: a week of seconds fits twice.
 pub const MAX_TRACE_BYTES: u64 = 16 * 1024 * 1024;
-/// From one decision to the next, as `flurry up` decides.
-const STEP: Duration = Duration::from_millis(250);
 /// Moments that a picture is made of.
 const MOMENTS: u32 = 1440;
 /// Where 95 % of requests should be answered if nothing is said, in times of service.
@@ -56,6 +54,8 @@ pub struct Options {
     pub compare: Vec<Contender>,
     /// From asking for a clone to its first answer.
     pub clone_time: Duration,
+    /// What each further clone of one order adds to that.
+    pub clone_time_each: Duration,
     /// The same for those compared with.
     pub cold_start: Duration,
     /// Requests that one backend serves at once; `None` for the policy's target.
@@ -66,6 +66,8 @@ pub struct Options {
     pub objective: Option<Duration>,
     /// Requests per second in the busiest interval; `None` for the trace as it is.
     pub peak: Option<f64>,
+    /// Time since 1970 at the trace's time zero; `None` leaves schedules and forecasts out.
+    pub starts: Option<Duration>,
 }
 
 /// Why nothing was simulated.
@@ -126,6 +128,8 @@ pub struct Outcome {
     pub trace: String,
     /// What was taken for granted.
     pub assumed: Assumed,
+    /// What of the policy has no part, for nothing simulates it.
+    pub left_out: Vec<String>,
     /// The policy's report first, then those compared with, at their defaults.
     pub reports: Vec<SimReport>,
     /// Those compared with once more, with the target at which they come nearest to the
@@ -142,6 +146,9 @@ pub struct Assumed {
     /// From asking for a clone to its first answer.
     #[serde(rename = "clone_time_seconds", serialize_with = "seconds")]
     pub clone_time: Duration,
+    /// What each further clone of one order adds to that.
+    #[serde(rename = "clone_time_each_seconds", serialize_with = "seconds")]
+    pub clone_time_each: Duration,
     /// The same for those compared with.
     #[serde(rename = "cold_start_seconds", serialize_with = "seconds")]
     pub cold_start: Duration,
@@ -175,26 +182,29 @@ pub fn run(options: &Options) -> Result<Outcome, SimulateError> {
     let config = Config::load_elsewhere(&options.config)?;
     let vm = config.vm.ok_or_else(|| SimulateError::NoPolicy(options.config.clone()))?;
     let trace = fitted(read_trace(&options.load)?, options.peak)?;
-    let params = params(options, &vm.scaling, &trace);
+    let (policy, left_out) = simulated(vm.scaling, options.starts.is_some());
+    let params = params(options, &policy, &trace);
     let wrong = SimulateError::Options;
     let began = Instant::now();
-    let ours = simulate(&vm.scaling, &trace, &params).map_err(wrong)?;
+    let ours = simulate(&policy, &trace, &params).map_err(wrong)?;
     let took = began.elapsed();
     let mut outcome = Outcome {
         trace: options.load.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         assumed: Assumed {
             clone_time: params.clone_time,
+            clone_time_each: params.clone_time_each,
             cold_start: params.cold_start,
             capacity: params.capacity.slots,
             service_time: params.capacity.service_time,
             objective: params.objective,
         },
+        left_out,
         reports: vec![ours],
         at_the_same_hours: Vec::new(),
         took,
     };
     for contender in &options.compare {
-        compare(*contender, &vm.scaling, &trace, &params, &mut outcome).map_err(wrong)?;
+        compare(*contender, &policy, &trace, &params, &mut outcome).map_err(wrong)?;
     }
     Ok(outcome)
 }
@@ -253,16 +263,57 @@ fn fitted(trace: Trace, peak: Option<f64>) -> Result<Trace, SimulateError> {
     trace.scaled(peak / busiest).map_err(|_| complain(format!("is no load, got {peak}")))
 }
 
+/// Signals that the model of a tier tells.
+const SIMULATED: [Signal; 5] =
+    [Signal::Concurrency, Signal::RequestsPerSecond, Signal::P95Latency, Signal::QueueWait, Signal::Cpu];
+
+/// The policy without what the model cannot tell, and the names of that: a signal that
+/// never comes would keep the tier from shrinking.
+fn simulated(mut policy: Policy, dated: bool) -> (Policy, Vec<String>) {
+    let mut left_out: Vec<String> = Vec::new();
+    let targets = &mut policy.targets;
+    for (signal, target) in
+        [(Signal::P50Latency, &mut targets.p50_latency), (Signal::P99Latency, &mut targets.p99_latency)]
+    {
+        left_out.extend(target.take().map(|_| signal.name().to_owned()));
+    }
+    left_out.extend(targets.error_share.take().map(|_| Signal::ErrorShare.name().to_owned()));
+    let told = |signal: &Signal| SIMULATED.contains(signal);
+    let (signals, others): (Vec<_>, Vec<_>) = policy.signals.into_iter().partition(|own| match &own.origin {
+        Origin::Formula(formula) => formula.inputs().iter().all(told),
+        Origin::Prometheus { .. } => false,
+    });
+    policy.signals = signals;
+    left_out.extend(others.iter().map(|own| own.name.to_string()));
+    let own = &policy.signals;
+    let known = |signal: &Signal| told(signal) || own.iter().any(|own| Signal::Custom(own.name) == *signal);
+    let before = policy.steps.len();
+    policy.steps.retain(|step| known(&step.signal));
+    if policy.steps.len() < before {
+        left_out.push(format!("{} of the steps", before - policy.steps.len()));
+    }
+    policy.activation.retain(|(signal, _)| told(signal));
+    if !dated && !policy.schedule.is_empty() {
+        left_out.push("schedule (give --starts)".to_owned());
+    }
+    if !dated && policy.predict.is_some() {
+        left_out.push("predict (give --starts)".to_owned());
+    }
+    (policy, left_out)
+}
+
 fn params(options: &Options, policy: &Policy, trace: &Trace) -> SimParams {
     let by_target = policy.targets.concurrency.map_or(1, |target| target.ceil().max(1.0) as u32);
     let service_time = options.service_time;
     let length = trace.end().saturating_sub(trace.start());
     SimParams {
         clone_time: options.clone_time,
+        clone_time_each: options.clone_time_each,
+        starts: options.starts,
         cold_start: options.cold_start,
         capacity: Capacity { slots: options.capacity.unwrap_or(by_target), service_time },
         objective: options.objective.unwrap_or(service_time * OBJECTIVE),
-        step: STEP,
-        timeline_every: Some((length / MOMENTS).max(STEP)),
+        step: DECIDE_EVERY,
+        timeline_every: Some((length / MOMENTS).max(DECIDE_EVERY)),
     }
 }

@@ -31,9 +31,15 @@ pub fn table(outcome: &Outcome) -> String {
 
 fn write_table(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let (assumed, ours) = (&outcome.assumed, &outcome.reports[0]);
+    let each = assumed.clone_time_each;
+    let each = if each.is_zero() {
+        String::new()
+    } else {
+        format!(" (each further one {} later)", show_duration(each))
+    };
     writeln!(
         out,
-        "{}: {}; a backend serves {} at once, {} each; clones answer after {}, cold starts after {}; \
+        "{}: {}; a backend serves {} at once, {} each; clones answer after {}{each}, cold starts after {}; \
          95 % of requests within {}",
         outcome.trace,
         clock(ours.seconds),
@@ -43,6 +49,9 @@ fn write_table(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         show_duration(assumed.cold_start),
         show_duration(assumed.objective),
     )?;
+    if !outcome.left_out.is_empty() {
+        writeln!(out, "left out, for nothing simulates it: {}", outcome.left_out.join(", "))?;
+    }
     let mut rows = vec![HEADER.map(str::to_owned)];
     rows.extend(outcome.reports.iter().map(|report| row(&report.name, report)));
     let same = outcome.at_the_same_hours.iter();

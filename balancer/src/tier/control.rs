@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scaler::{Action, BackendView, Phase, PoolView, choose_victims};
+use scaler::{Action, BackendView, DECIDE_EVERY, Phase, PoolView, choose_victims};
 use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View, report};
 use snowflock_engine::network::identity::CloneId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,11 +19,12 @@ use super::queries::{self, Answered};
 use super::start::{address, backend_id, insert};
 use super::steer::Steer;
 use super::{Tier, TierError};
-use crate::front::Order;
+use crate::front::{Desk, Order};
 use crate::pool::{Drained, State};
 
-/// From one decision to the next.
-const TICK: Duration = Duration::from_millis(250);
+/// With more clones than this nobody's own memory is looked at: it takes the loop a
+/// millisecond each.
+const MOST_MEASURED: usize = 64;
 
 /// What tasks of the loop report.
 enum Event {
@@ -49,7 +50,11 @@ enum Stage {
     /// In the pool, has not answered yet.
     Probing,
     /// In the pool, has answered.
-    Serving { since: Duration },
+    Serving {
+        since: Duration,
+        /// Since when it does not answer any more, if it does not.
+        silent: Option<Duration>,
+    },
     /// Draining or ending.
     Leaving,
 }
@@ -70,14 +75,20 @@ pub(super) struct Control<'a> {
 impl<'a> Control<'a> {
     pub(super) fn new(tier: &'a Tier) -> Result<Self, TierError> {
         let policy = &tier.config.scaling;
-        let steer = Steer::new(policy, &tier.handles)?;
+        let steer = Steer::new(policy, tier.config.vm.vcpus, &tier.handles)?;
         let (tell, events) = unbounded_channel();
         let queries = {
             let tell = tell.clone();
             queries::start(&policy.signals, move |answered| drop(tell.send(Event::Answered(answered))))
         };
         let orders = tell.clone();
-        tier.handles.board.set_orders(move |order| drop(orders.send(Event::Ordered(order))));
+        let mut desk = Desk::new(policy);
+        tier.handles.board.set_orders(move |order| {
+            let answer = desk.answer(order)?;
+            // Without its loop the tier is on its way out.
+            orders.send(Event::Ordered(order)).map_err(|_| "this tier is stopping".to_owned())?;
+            Ok(answer)
+        });
         let numbers = Arc::new(Numbers::default());
         let engine = EngineMeter::new(tier.engine.view(), Arc::clone(&numbers));
         tier.handles.registry.register(Box::new(engine))?;
@@ -89,7 +100,7 @@ impl<'a> Control<'a> {
     /// Runs for ever; dropping it leaves the VMs to the engine.
     pub(super) async fn run(mut self) {
         let mut view = self.tier.engine.view();
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(DECIDE_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -120,6 +131,9 @@ impl<'a> Control<'a> {
                 (LifeState::Joined, Some(Stage::Ordered)) => self.admit(clone.id, clone.began),
                 (LifeState::Failed(why), Some(Stage::Ordered | Stage::Probing | Stage::Serving { .. })) => {
                     tracing::warn!(clone = %clone.id, why, "a clone has failed");
+                    if !matches!(stage, Some(Stage::Serving { .. })) {
+                        self.steer.not_born(1);
+                    }
                     self.forget(clone.id);
                 }
                 _ => {}
@@ -154,6 +168,10 @@ impl<'a> Control<'a> {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Created(failed) => {
+                let news = failed.iter().filter(|(id, _)| self.clones.contains_key(id)).count() as u32;
+                if news > 0 {
+                    self.steer.not_born(news);
+                }
                 for (id, why) in failed {
                     tracing::warn!(clone = %id, why, "a clone was not born");
                     self.forget(id);
@@ -164,12 +182,14 @@ impl<'a> Control<'a> {
                 self.tier.engine.ready(id, after);
                 self.forks.answered(after);
                 if let Some(stage) = self.clones.get_mut(&id).filter(|stage| **stage == Stage::Probing) {
-                    *stage = Stage::Serving { since: self.tier.handles.board.uptime() };
+                    *stage = Stage::Serving { since: self.tier.handles.board.uptime(), silent: None };
+                    self.steer.born(after);
                 }
             }
             Event::Lost(id, why) => {
                 if self.clones.get(&id) == Some(&Stage::Probing) {
                     tracing::warn!(clone = %id, why, "a clone never answered; it is ended");
+                    self.steer.not_born(1);
                     self.leave(id, Duration::ZERO);
                 }
             }
@@ -186,8 +206,40 @@ impl<'a> Control<'a> {
         let _ = self.tier.handles.pool.remove(&backend_id(id));
     }
 
+    /// Takes note of clones that have ceased to answer, and ends those that stay silent.
+    fn end_silent(&mut self) {
+        let (now, limit) = (self.tier.handles.board.uptime(), self.tier.config.vm.clone_deadline);
+        let snapshot = self.tier.handles.pool.snapshot();
+        let answers = |id: CloneId| {
+            snapshot.get(&backend_id(id)).is_some_and(|backend| backend.state() == State::Ready)
+        };
+        let mut ended = Vec::new();
+        for (id, stage) in &mut self.clones {
+            let Stage::Serving { silent, .. } = stage else { continue };
+            *silent = if answers(*id) { None } else { Some(silent.unwrap_or(now)) };
+            if silent.is_some_and(|since| now.saturating_sub(since) >= limit) {
+                ended.push(*id);
+            }
+        }
+        for id in ended {
+            tracing::warn!(clone = %id, "a clone has not answered for vm.clone_deadline ({limit:?}); it is ended");
+            self.leave(id, Duration::ZERO);
+        }
+    }
+
+    /// The processes of the VMs that are ready.
+    fn processes(&self) -> Vec<u32> {
+        let (snapshot, view) = (self.tier.handles.pool.snapshot(), self.tier.engine.view());
+        let view = view.borrow();
+        let ready = |id: CloneId| {
+            snapshot.get(&backend_id(id)).is_some_and(|backend| backend.state() == State::Ready)
+        };
+        view.parent.iter().chain(&view.clones).filter(|vm| ready(vm.id)).filter_map(|vm| vm.pid).collect()
+    }
+
     async fn decide(&mut self) {
-        let decision = self.steer.decide(&self.pool_view());
+        self.end_silent();
+        let decision = self.steer.decide(&self.pool_view(), &self.processes());
         match decision.action {
             Action::Grow { by } => self.grow(by).await,
             Action::Shrink { by } => self.shrink(by),
@@ -203,7 +255,11 @@ impl<'a> Control<'a> {
                 tracing::warn!(asked = by, "no clones: {refusal}");
                 return self.steer.granted(by, 0);
             }
-            Err(error) => return tracing::error!(error = report(&error), "no ticket"),
+            Err(error) => {
+                tracing::error!(error = report(&error), "no ticket");
+                self.steer.granted(by, 0);
+                return self.steer.not_born(by);
+            }
         };
         self.steer.granted(by, ticket.clones.len() as u32);
         self.clones.extend(ticket.clones.iter().map(|id| (*id, Stage::Ordered)));
@@ -227,16 +283,24 @@ impl<'a> Control<'a> {
 
     fn shrink(&mut self, by: u32) {
         let snapshot = self.tier.handles.pool.snapshot();
+        let engine = self.tier.engine.view().borrow().clone();
+        let pages = |id: CloneId| {
+            let few = engine.clones.len() <= MOST_MEASURED;
+            let memory = engine.clone_with(id).filter(|_| few).and_then(|vm| vm.memory.as_ref());
+            memory.and_then(|memory| memory.private_pages()).unwrap_or(0)
+        };
         let view = |id: CloneId, stays: bool, phase: Phase, joined: Duration| {
             let backend = snapshot.get(&backend_id(id))?;
             let ready = backend.state() == State::Ready;
             let phase = if phase == Phase::Ready && !ready { Phase::Unready } else { phase };
-            Some(BackendView { id, phase, stays, in_flight: backend.in_flight().into(), joined })
+            let private_pages = if phase == Phase::Ready { pages(id) } else { 0 };
+            let in_flight = backend.in_flight().into();
+            Some(BackendView { id, phase, stays, in_flight, private_pages, joined })
         };
         let clones = self.clones.iter().filter_map(|(id, stage)| match stage {
             Stage::Ordered => None,
             Stage::Probing => view(*id, false, Phase::Starting, Duration::ZERO),
-            Stage::Serving { since } => view(*id, false, Phase::Ready, *since),
+            Stage::Serving { since, .. } => view(*id, false, Phase::Ready, *since),
             Stage::Leaving => view(*id, false, Phase::Retiring, Duration::ZERO),
         });
         let parent = view(CloneId::PARENT, true, Phase::Ready, Duration::ZERO);
@@ -274,6 +338,7 @@ impl<'a> Control<'a> {
         PoolView {
             ready: snapshot.ready.len() as u32,
             starting: self.count(|stage| matches!(stage, Stage::Ordered | Stage::Probing)),
+            unready: self.count(|stage| matches!(stage, Stage::Serving { silent: Some(_), .. })),
             retiring: self.count(|stage| *stage == Stage::Leaving),
         }
     }

@@ -14,6 +14,7 @@ mod journal;
 mod metrics;
 mod numbers;
 mod observe;
+mod processors;
 mod queries;
 mod record;
 mod report;

@@ -9,26 +9,25 @@ use crate::load;
 /// Below this throughput Little's law says nothing about times.
 const LEAST_THROUGHPUT: f64 = 1.0;
 
-/// What the scaler is told of the load. The guests' processors and memory stay unknown
-/// until their agents report them.
-pub(super) fn sample(seen: &load::Sample) -> Sample {
-    let (in_flight, queued) = (seen.in_flight as f64, seen.queued as f64);
+/// What the scaler is told of the load; `cpu_share` is how busy the guests' processors are.
+pub(super) fn sample(seen: &load::Sample, cpu_share: Option<f64>) -> Sample {
+    let in_flight = seen.in_flight as f64;
     let throughput = seen.requests_per_second;
-    let busy = throughput >= LEAST_THROUGHPUT;
+    // Where nothing is being served just now, nothing is known of how long it takes.
+    let busy = throughput >= LEAST_THROUGHPUT && seen.in_flight > 0;
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     Sample {
         in_flight: Some(in_flight),
-        queued: Some(queued),
-        requests_per_second: Some(throughput),
+        queued: Some(seen.queued as f64),
+        requests_per_second: Some(seen.arrived_per_second),
         p50_seconds: seconds(seen.p50),
         p95_seconds: seconds(seen.p95),
         p99_seconds: seconds(seen.p99),
-        // Little's law: requests in service = throughput x time of service; the same for the queue.
+        // Little's law: requests in service = throughput x time of service.
         service_seconds: busy.then(|| in_flight / throughput),
-        queue_wait_seconds: if queued == 0.0 { Some(0.0) } else { busy.then(|| queued / throughput) },
+        queue_wait_seconds: seconds(Some(seen.oldest_wait.unwrap_or_default())),
         error_share: seen.error_share,
-        cpu_share: None,
-        memory_share: None,
+        cpu_share,
     }
 }
 
@@ -61,16 +60,22 @@ mod tests {
     }
 
     #[test]
-    fn times_of_service_and_of_waiting_follow_from_the_throughput() {
-        let sample = sample(&seen(200.0, 8, 40));
+    fn the_time_of_service_follows_from_the_throughput_and_the_wait_is_that_of_the_first_in_line() {
+        let waiting = load::Sample {
+            oldest_wait: Some(Duration::from_millis(200)),
+            arrived_per_second: 900.0,
+            ..seen(200.0, 8, 40)
+        };
+        let sample = sample(&waiting, Some(0.5));
         assert_eq!((sample.service_seconds, sample.queue_wait_seconds), (Some(0.04), Some(0.2)));
         assert_eq!((sample.p95_seconds, sample.p50_seconds), (Some(0.03), None));
+        assert_eq!((sample.requests_per_second, sample.cpu_share), (Some(900.0), Some(0.5)));
     }
 
     #[test]
-    fn next_to_no_throughput_tells_no_times() {
-        let waiting = sample(&seen(0.0, 0, 40));
-        assert_eq!((waiting.service_seconds, waiting.queue_wait_seconds), (None, None));
-        assert_eq!(sample(&seen(0.0, 0, 0)).queue_wait_seconds, Some(0.0));
+    fn without_requests_in_service_their_time_is_not_known() {
+        assert_eq!(sample(&seen(0.0, 0, 40), None).service_seconds, None);
+        assert_eq!(sample(&seen(200.0, 0, 40), None).service_seconds, None);
+        assert_eq!(sample(&seen(0.0, 0, 0), None).queue_wait_seconds, Some(0.0));
     }
 }

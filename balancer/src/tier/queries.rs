@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
+use http::header::{HeaderValue, USER_AGENT};
 use scaler::{CustomSignal, Name, Origin};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::replay::client::{Connection, Target, get_document};
+use crate::replay::client::{Connection, Endpoint, Target, get_document};
 
 /// What a query came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ struct Query {
     url: String,
     path: String,
     timeout: Duration,
+    /// Where it answered last.
+    endpoint: Option<Endpoint>,
     idle: Option<Connection>,
 }
 
@@ -41,7 +44,14 @@ pub(super) fn start(
     for signal in signals {
         let Origin::Prometheus { url, query, every, timeout } = &signal.origin else { continue };
         let path = format!("/api/v1/query?query={}", encoded(query));
-        let query = Query { name: signal.name, url: url.clone(), path, timeout: *timeout, idle: None };
+        let query = Query {
+            name: signal.name,
+            url: url.clone(),
+            path,
+            timeout: *timeout,
+            endpoint: None,
+            idle: None,
+        };
         tasks.spawn(ask_for_ever(query, *every, tell.clone()));
     }
     tasks
@@ -55,7 +65,10 @@ async fn ask_for_ever(mut query: Query, every: Duration, tell: impl Fn(Answered)
         ticks.tick().await;
         let limit = query.timeout;
         let asked = tokio::time::timeout(limit, query.ask()).await;
-        let value = asked.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+        let value = asked.unwrap_or_else(|_| {
+            (query.endpoint, query.idle) = (None, None);
+            Err(format!("no answer within {limit:?}"))
+        });
         match &value {
             Err(why) if !failing => {
                 tracing::warn!(signal = %query.name, url = query.url, why, "a signal has no value");
@@ -70,12 +83,17 @@ async fn ask_for_ever(mut query: Query, every: Duration, tell: impl Fn(Answered)
 
 impl Query {
     async fn ask(&mut self) -> Result<f64, String> {
-        let target: Target = self.url.parse()?;
-        let endpoint = target.resolve().await?;
-        let request = endpoint.get(&self.path)?;
+        let endpoint = match self.endpoint.take() {
+            Some(endpoint) => endpoint,
+            None => self.url.parse::<Target>()?.resolve().await?,
+        };
+        let mut request = endpoint.get(&self.path)?;
+        let agent = HeaderValue::from_static(concat!("flurry/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(USER_AGENT, agent);
         let (status, page, idle) =
             get_document(&endpoint, request, self.idle.take()).await.map_err(|(_, why)| why)?;
-        self.idle = idle;
+        // Whoever does not answer is looked for anew the next time.
+        (self.endpoint, self.idle) = (Some(endpoint), idle);
         if !status.is_success() {
             return Err(format!("answered {status}: {}", shortened(&String::from_utf8_lossy(&page))));
         }
@@ -170,14 +188,15 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/base", listener.local_addr().unwrap());
         tokio::spawn(async move {
+            // The first connection only looks whether someone is there.
+            let _ = listener.accept().await.unwrap();
             for answer in answers {
                 let mut head = [0; 2048];
-                // The first connection of each question only looks whether someone is there.
-                let _ = listener.accept().await.unwrap();
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let count = stream.read(&mut head).await.unwrap();
                 let head = String::from_utf8_lossy(&head[..count]).into_owned();
                 assert!(head.starts_with("GET /base/api/v1/query?query=sum%28jobs%29 HTTP/1.1"), "{head}");
+                assert!(head.contains("user-agent: flurry/"), "{head}");
                 let page = format!("HTTP/1.1 {answer}");
                 stream.write_all(page.as_bytes()).await.unwrap();
             }

@@ -1,10 +1,14 @@
 //! What a forecast remembers, kept in a file beyond the life of the process.
 //!
-//! The file is replaced as a whole, so a crash leaves the old one or the new one. One
-//! that cannot be read, or was made for another season, is told and begun anew.
+//! One thread writes it, now and then and at the end. The file is replaced as a whole and
+//! on the disk before that, so a crash leaves the old one or the new one. One that cannot
+//! be read, or was made for another season, is told and begun anew.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use scaler::{Record, Scaler};
@@ -12,9 +16,10 @@ use scaler::{Record, Scaler};
 /// Between two times that it is written.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// The file of a forecast's record.
+/// The file of a forecast's record. Dropping it waits until the last write is done.
 pub(super) struct RecordFile {
-    path: PathBuf,
+    sender: Option<SyncSender<Record>>,
+    writer: Option<JoinHandle<()>>,
     written: Instant,
 }
 
@@ -31,19 +36,45 @@ impl RecordFile {
             Ok(None) => {}
             Err(error) => tracing::warn!(file = %path.display(), %error, "no record of former days"),
         }
-        Some(Self { path, written: Instant::now() })
+        let (sender, records) = sync_channel::<Record>(1);
+        let write_all = move || {
+            for record in records {
+                if let Err(error) = write(&path, &record) {
+                    tracing::warn!(file = %path.display(), %error, "the forecast's record cannot be kept");
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("record".to_owned()).spawn(write_all);
+        let writer = started.map_err(|error| tracing::warn!(%error, "no record is kept")).ok();
+        Some(Self { sender: writer.is_some().then_some(sender), writer, written: Instant::now() })
     }
 
-    /// Writes the record now and then, on a thread for such work.
+    /// Writes the record now and then.
     pub(super) fn keep(&mut self, record: Option<&Record>) {
-        let Some(record) = record.filter(|_| self.written.elapsed() >= EVERY) else { return };
+        let (Some(record), Some(sender)) = (record.filter(|_| self.written.elapsed() >= EVERY), &self.sender)
+        else {
+            return;
+        };
         self.written = Instant::now();
-        let (path, record) = (self.path.clone(), record.clone());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = write(&path, &record) {
-                tracing::warn!(file = %path.display(), %error, "the forecast's record cannot be kept");
-            }
-        });
+        // While the last one is still being written, this one waits for its next turn.
+        let _ = sender.try_send(record.clone());
+    }
+
+    /// Writes the record at the end.
+    pub(super) fn finish(&mut self, record: Option<&Record>) {
+        if let (Some(record), Some(sender)) = (record, &self.sender) {
+            // The thread ends only when all is written.
+            let _ = sender.send(record.clone());
+        }
+    }
+}
+
+impl Drop for RecordFile {
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
     }
 }
 
@@ -56,8 +87,12 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
 }
 
 fn write(path: &Path, record: &Record) -> io::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, serde_json::to_vec(record)?)?;
+    // Beside the file, and not the name of another one: `shop.json` and `shop.yaml` differ.
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let mut file = File::create(&part)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
     std::fs::rename(&part, path)
 }
 
@@ -95,6 +130,28 @@ mod tests {
         RecordFile::open(Some(&path), &mut new);
         new.set_wall_clock(Duration::from_secs(4500), Duration::ZERO);
         assert_eq!((new.record(), new.forecast()), (old.record(), Some(3)));
+    }
+
+    #[test]
+    fn the_end_is_written_whenever_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.json");
+        let old = experienced();
+        let mut file = RecordFile::open(Some(&path), &mut scaler()).unwrap();
+        file.keep(old.record());
+        assert!(!path.exists(), "a minute is not over");
+        file.finish(old.record());
+        drop(file);
+        assert_eq!(read(&path).unwrap().as_ref(), old.record());
+    }
+
+    #[test]
+    fn two_records_of_like_names_do_not_meet_while_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("shop.part");
+        std::fs::write(&other, "mine").unwrap();
+        write(&folder.path().join("shop.json"), experienced().record().unwrap()).unwrap();
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The scaler's metrics: what it wants, why, and the signals it goes by.
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use scaler::{Decision, PoolView, Scaler};
+use scaler::{Decision, PoolView, Reading, Scaler};
 
 /// The scaler's metrics; the control loop alone writes them.
 pub(super) struct ScalerMeter {
@@ -61,7 +61,7 @@ impl ScalerMeter {
             )?,
             backends: counts(
                 "flurry_scaler_backends",
-                "Backends as the scaler counts them: ready, starting, retiring.",
+                "Backends as the scaler counts them: ready, starting, retiring, unready.",
                 &["state"],
             )?,
             decisions: registered(registry, IntCounterVec::new(decisions, &["action", "reason", "bound"])?)?,
@@ -90,7 +90,13 @@ impl ScalerMeter {
     }
 
     /// A decision was made.
-    pub(super) fn decided(&self, decision: &Decision, pool: &PoolView, scaler: &Scaler) {
+    pub(super) fn decided(
+        &self,
+        decision: &Decision,
+        pool: &PoolView,
+        scaler: &Scaler,
+        readings: &[Reading],
+    ) {
         let bound = decision.reason.bound().map_or("none", |bound| bound.name());
         let labels = [decision.action.name(), decision.reason.name(), bound];
         self.decisions.with_label_values(&labels).inc();
@@ -99,15 +105,18 @@ impl ScalerMeter {
         self.bounds.with_label_values(&["min"]).set(min.into());
         self.bounds.with_label_values(&["max"]).set(max.into());
         self.forecast.set(scaler.forecast().map_or(0.0, f64::from));
-        for (state, count) in
-            [("ready", pool.ready), ("starting", pool.starting), ("retiring", pool.retiring)]
-        {
+        for (state, count) in [
+            ("ready", pool.ready),
+            ("starting", pool.starting),
+            ("retiring", pool.retiring),
+            ("unready", pool.unready),
+        ] {
             self.backends.with_label_values(&[state]).set(count.into());
         }
         let left = scaler.panicking_for();
         self.panicking.set(left.is_some().into());
         self.panic_left.set(left.unwrap_or_default().as_secs_f64());
-        self.read(scaler);
+        self.read(readings);
     }
 
     /// Fewer clones were granted than asked for, or all of them.
@@ -121,8 +130,8 @@ impl ScalerMeter {
         self.answers.with_label_values(&[signal, outcome]).inc();
     }
 
-    fn read(&self, scaler: &Scaler) {
-        for reading in scaler.readings() {
+    fn read(&self, readings: &[Reading]) {
+        for reading in readings {
             let name = reading.signal.name();
             self.target.with_label_values(&[name]).set(reading.target);
             for (window, value) in [("grow", reading.value), ("shrink", reading.stable)] {
@@ -159,13 +168,13 @@ mod tests {
         let registry = Registry::new();
         let meter = ScalerMeter::new(&registry).unwrap();
         let mut scaler = Scaler::new(Policy::default()).unwrap();
-        let pool = PoolView { ready: 1, starting: 0, retiring: 2 };
+        let pool = PoolView { ready: 1, starting: 0, retiring: 2, unready: 0 };
         let decision = scaler.decide(&pool, Duration::ZERO);
-        meter.decided(&decision, &pool, &scaler);
+        meter.decided(&decision, &pool, &scaler, &scaler.readings());
         let sample = Sample { in_flight: Some(100.0), ..Sample::default() };
         scaler.observe(&sample, Duration::from_secs(1));
         let decision = scaler.decide(&pool, Duration::from_secs(1));
-        meter.decided(&decision, &pool, &scaler);
+        meter.decided(&decision, &pool, &scaler, &scaler.readings());
         meter.granted(7, 4);
         meter.answered("jobs", true);
         meter.answered("jobs", false);

@@ -3,22 +3,29 @@
 //!
 //!   samples, answers, orders, grants -> Steer -> Decision -> the control loop
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use scaler::journal::{Entry, Happened};
-use scaler::{Decision, Explanation, Policy, PoolView, Scaler};
+use scaler::{Decision, Explanation, Policy, PoolView, Scaler, Signal};
 use snowflock_engine::control::{LifeState, View};
 use snowflock_engine::network::identity::CloneId;
 
 use super::TierError;
 use super::journal::Journal;
 use super::observe;
+use super::processors::{self, Processors};
 use super::queries::Answered;
 use super::record::RecordFile;
+use super::report::median;
 use super::scaler_metrics::ScalerMeter;
 use crate::admin::status::{DecisionStatus, ScalerStatus, SignalStatus};
 use crate::front::{Handles, Order};
+
+/// Births whose median tells what clones take; fewer than the least tell nothing.
+const BIRTHS: (usize, usize) = (3, 16);
+/// A share by which clones must take longer or shorter than before to change anything.
+const NOTEWORTHY: f64 = 0.25;
 
 /// The scaler and its surroundings; the control loop owns it.
 pub(super) struct Steer {
@@ -28,32 +35,53 @@ pub(super) struct Steer {
     record: Option<RecordFile>,
     handles: Handles,
     last: Option<Decision>,
+    /// The newest sample that was told.
+    sampled: Option<Instant>,
+    processors: Processors,
+    births: VecDeque<f64>,
+    /// What clones take, as last told, seconds.
+    clones_take: f64,
     /// States of clones as last written down.
     states: BTreeMap<CloneId, LifeState>,
 }
 
 impl Steer {
     /// A scaler that has seen nothing but what the policy's files remember.
-    pub(super) fn new(policy: &Policy, handles: &Handles) -> Result<Self, TierError> {
+    pub(super) fn new(policy: &Policy, vcpus: u32, handles: &Handles) -> Result<Self, TierError> {
         let unusable = |complaints| TierError::Unusable { key: "scaling", problem: format!("{complaints}") };
         let mut scaler = Scaler::new(policy.clone()).map_err(unusable)?;
         let record = RecordFile::open(policy.predict_file.as_deref(), &mut scaler);
         let (journal, handles) = (Journal::open(policy.journal.as_deref()), handles.clone());
         let meter = ScalerMeter::new(&handles.registry)?;
-        Ok(Self { scaler, meter, journal, record, handles, last: None, states: BTreeMap::new() })
+        let started = Happened::Started {
+            unix_seconds: observe::wall_clock().as_secs_f64(),
+            record: scaler.record().cloned(),
+        };
+        journal.note(handles.board.uptime().as_secs_f64(), started);
+        Ok(Self {
+            scaler,
+            meter,
+            journal,
+            record,
+            handles,
+            last: None,
+            sampled: None,
+            processors: Processors::new(vcpus),
+            births: VecDeque::new(),
+            clones_take: Policy::ASSUMED_CLONE_TIME.as_secs_f64(),
+            states: BTreeMap::new(),
+        })
     }
 
-    /// Takes the newest sample and decides for the pool.
-    pub(super) fn decide(&mut self, pool: &PoolView) -> Decision {
-        let now = self.now();
-        let (sample, unix) = (observe::sample(&self.handles.samples.borrow()), observe::wall_clock());
-        self.scaler.observe(&sample, now);
+    /// Takes the newest sample and decides for the pool. `processes` run the ready VMs.
+    pub(super) fn decide(&mut self, pool: &PoolView, processes: &[u32]) -> Decision {
+        let (now, unix) = (self.now(), observe::wall_clock());
+        self.observe(processes, now);
         self.scaler.set_wall_clock(unix, now);
         let decision = self.scaler.decide(pool, now);
-        self.meter.decided(&decision, pool, &self.scaler);
         let news = self.last.is_none_or(|last| decision.is_news_after(&last));
         let explanation = self.scaler.explain(&decision, pool);
-        self.journal.note(now.as_secs_f64(), Happened::Sample { sample });
+        self.meter.decided(&decision, pool, &self.scaler, &explanation.inputs);
         self.journal.note(now.as_secs_f64(), Happened::Clock { unix_seconds: unix.as_secs_f64() });
         let changes = if news { explanation.would_change.clone() } else { Vec::new() };
         self.journal.write(Entry::decision(&decision, pool, changes));
@@ -66,6 +94,20 @@ impl Steer {
             record.keep(self.scaler.record());
         }
         decision
+    }
+
+    /// Takes the newest sample, unless it is the one of before: what does not come any more
+    /// grows stale.
+    fn observe(&mut self, processes: &[u32], now: Duration) {
+        let seen = *self.handles.samples.borrow();
+        if self.sampled.replace(seen.at) == Some(seen.at) {
+            return;
+        }
+        let cpu = self.scaler.goes_by(Signal::Cpu);
+        let cpu = cpu.then(|| self.processors.share(processes, seen.at, processors::used)).flatten();
+        let sample = observe::sample(&seen, cpu);
+        self.scaler.observe(&sample, now);
+        self.journal.note(now.as_secs_f64(), Happened::Sample { sample });
     }
 
     fn tell(&self, decision: &Decision) {
@@ -116,6 +158,35 @@ impl Steer {
         self.meter.granted(asked, granted);
         self.scaler.granted(asked, granted, now);
         self.journal.note(now.as_secs_f64(), Happened::Granted { asked, granted });
+    }
+
+    /// Clones were never born, or never answered.
+    pub(super) fn not_born(&mut self, failed: u32) {
+        self.births_were(0, failed);
+    }
+
+    /// A clone answers, so long after it was asked for.
+    pub(super) fn born(&mut self, after: Duration) {
+        self.births_were(1, 0);
+        let (least, most) = BIRTHS;
+        self.births.push_back(after.as_secs_f64());
+        while self.births.len() > most {
+            self.births.pop_front();
+        }
+        let usual = median(self.births.iter().copied().collect()).filter(|_| self.births.len() >= least);
+        let Some(seconds) = usual else { return };
+        if (seconds / self.clones_take - 1.0).abs() > NOTEWORTHY {
+            self.clones_take = seconds;
+            self.scaler.clones_take(Duration::from_secs_f64(seconds));
+            self.journal.note(self.now().as_secs_f64(), Happened::CloneTime { seconds });
+            tracing::info!(seconds, "clones take another time than was reckoned with");
+        }
+    }
+
+    fn births_were(&mut self, born: u32, failed: u32) {
+        let now = self.now();
+        self.scaler.births(born, failed, now);
+        self.journal.note(now.as_secs_f64(), Happened::Births { born, failed });
     }
 
     /// A Prometheus was asked for a signal.
@@ -172,5 +243,13 @@ impl Steer {
 
     fn now(&self) -> Duration {
         self.handles.board.uptime()
+    }
+}
+
+impl Drop for Steer {
+    fn drop(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.finish(self.scaler.record());
+        }
     }
 }

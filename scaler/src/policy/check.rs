@@ -82,10 +82,13 @@ impl Policy {
             ("target_concurrency", t.concurrency),
             ("target_requests_per_second", t.requests_per_second),
             ("target_cpu", t.cpu),
-            ("target_memory", t.memory),
         ];
         let own = self.signals.iter().any(|own| own.target.is_some() && own.measure != Measure::Guard);
-        let some = own || !self.steps.is_empty() || loads.iter().any(|(_, target)| target.is_some());
+        let loads_given = own || loads.iter().any(|(_, target)| target.is_some());
+        p.unless(self.predict.is_none() || loads_given, "predict", || {
+            "foresees what a target asked for, and no target counts load".to_owned()
+        });
+        let some = loads_given || !self.steps.is_empty();
         p.unless(some, "target_concurrency", || {
             "is missing, and so is every other target that tells how much there is to do: one of them, a \
              signal with a target, or a step is needed"
@@ -96,7 +99,7 @@ impl Policy {
             let fine = target > 0.0 && target.is_finite();
             p.unless(fine, key, || format!("must be above 0, got {target}"));
         }
-        let shares = [&loads[2], &loads[3], &("target_error_share", t.error_share)];
+        let shares = [&loads[2], &("target_error_share", t.error_share)];
         for (key, share) in shares {
             p.unless(share.is_none_or(|share| share.is_nan() || share <= 1.0), key, || {
                 "must be at most 100%".to_owned()

@@ -1,14 +1,13 @@
 //! The keys of a policy in YAML, and what to write there. `POLICY.md` describes each.
 
 /// Every key with its remedy.
-pub(super) const KEYS: [(&str, &str); 73] = [
+pub(super) const KEYS: [(&str, &str); 72] = [
     ("min", "give the fewest backends to keep, the parent included, e.g. 1"),
     ("max", "give the most backends to have, the parent included, e.g. 8"),
     ("target_concurrency", "give the number of requests one backend should serve at once, e.g. 4"),
     ("target_requests_per_second", "give the requests per second one backend should serve, e.g. 50"),
     ("mode", "write active, recommend or paused"),
     ("target_cpu", "give the share of its processors that a backend should use, e.g. 70%"),
-    ("target_memory", "give the share of its memory that a backend should use, e.g. 80%"),
     ("target_p50_latency", "give the latency that half of the requests should stay under, e.g. 50ms"),
     ("target_p95_latency", "give the latency that 95 % of requests should stay under, e.g. 200ms"),
     ("target_p99_latency", "give the latency that 99 % of requests should stay under, e.g. 500ms"),
@@ -37,7 +36,7 @@ pub(super) const KEYS: [(&str, &str); 73] = [
     ("schedule.zone", "give an IANA time zone, e.g. Europe/Berlin"),
     ("schedule.for", "give how long the floor holds, e.g. 10h"),
     ("schedule.min", "give the fewest backends in that time, e.g. 4"),
-    ("predict", "give a section with season, bin, buffer, act"),
+    ("predict", "give a section with season, bin, buffer, act, beside a target such as target_concurrency"),
     ("predict.season", "give the time after which load repeats itself, e.g. 1d or 7d"),
     ("predict.bin", "give the length of a bin, e.g. 5m"),
     ("predict.buffer", "give how long before a forecast backends should be there, e.g. 5m"),

@@ -6,8 +6,8 @@
 
 mod check;
 mod keys;
-mod more;
 mod read;
+mod rules;
 mod signals;
 
 use std::fmt;
@@ -77,6 +77,25 @@ pub struct Policy {
     pub scale_up: ScaleUp,
     /// How it shrinks.
     pub scale_down: ScaleDown,
+    /// Which of the times above were given; the others follow what clones take.
+    pub given: GivenTimes,
+}
+
+/// Times that a user gave, and that stay whatever clones take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GivenTimes {
+    /// `stable_window`.
+    pub stable_window: bool,
+    /// `panic_window`.
+    pub panic_window: bool,
+    /// `drain_queue_within`.
+    pub drain_queue_within: bool,
+    /// `scale_up.window`.
+    pub growth_window: bool,
+    /// `scale_down.stabilisation`.
+    pub stabilisation: bool,
+    /// `scale_down.rate`.
+    pub shrink_rate: bool,
 }
 
 /// Whether a policy acts.
@@ -131,8 +150,6 @@ pub struct Targets {
     pub requests_per_second: Option<f64>,
     /// Share of the guests' processors that is busy.
     pub cpu: Option<f64>,
-    /// Share of the guests' memory that is used.
-    pub memory: Option<f64>,
     /// Median latency.
     pub p50_latency: Option<Duration>,
     /// 95th percentile of latency.
@@ -153,7 +170,6 @@ impl Targets {
             (Signal::Concurrency, self.concurrency),
             (Signal::RequestsPerSecond, self.requests_per_second),
             (Signal::Cpu, self.cpu),
-            (Signal::Memory, self.memory),
             (Signal::P50Latency, seconds(self.p50_latency)),
             (Signal::P95Latency, seconds(self.p95_latency)),
             (Signal::P99Latency, seconds(self.p99_latency)),
@@ -216,6 +232,9 @@ impl fmt::Display for Direction {
 }
 
 impl Policy {
+    /// From asking for a clone to its first answer, while none has been timed: what a
+    /// sibling takes on the two cores that `tests/bench fork` was run on.
+    pub const ASSUMED_CLONE_TIME: Duration = Duration::from_millis(250);
     /// Largest tier that can be asked for.
     pub const LARGEST_MAX: u32 = 100_000;
 
@@ -264,7 +283,33 @@ impl Policy {
                 cool_down: Duration::ZERO,
                 rate: Some(Self::default_rate(stable_window)),
             },
+            given: GivenTimes::default(),
         }
+    }
+
+    /// This policy with the times that were not given as they are for clones that take
+    /// `clone_time`. Times that were given may leave no room for others: then it stays.
+    #[must_use]
+    pub fn for_clones_of(&self, clone_time: Duration) -> Self {
+        let (default, given) = (Self::defaults_for(clone_time), self.given);
+        let mut policy = self.clone();
+        let follow = |given: bool, time: &mut Duration, of: Duration| {
+            if !given {
+                *time = of;
+            }
+        };
+        follow(given.panic_window, &mut policy.panic_window, default.panic_window);
+        follow(given.stable_window, &mut policy.stable_window, default.stable_window);
+        let (panic_window, stable_window) = (policy.panic_window, policy.stable_window);
+        follow(given.drain_queue_within, &mut policy.drain_queue_within, panic_window);
+        let growth_window = Self::growth_window(panic_window, stable_window);
+        follow(given.growth_window, &mut policy.scale_up.window, growth_window);
+        let stabilisation = stable_window.saturating_mul(3);
+        follow(given.stabilisation, &mut policy.scale_down.stabilisation, stabilisation);
+        if !given.shrink_rate {
+            policy.scale_down.rate = Some(Self::default_rate(stable_window));
+        }
+        if policy.problems().is_empty() { policy } else { self.clone() }
     }
 
     /// Share by which the load may be over its target.
@@ -299,9 +344,9 @@ impl Policy {
 }
 
 impl Default for Policy {
-    /// The defaults while no clone has been timed: those for half a second.
+    /// The defaults while no clone has been timed.
     fn default() -> Self {
-        Self::defaults_for(Duration::from_millis(500))
+        Self::defaults_for(Self::ASSUMED_CLONE_TIME)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::keys::remedy;
-use super::{Mode, Policy, ScaleDown, ScaleUp, Targets, WhenMissing, more, signals};
+use super::{GivenTimes, Mode, Policy, ScaleDown, ScaleUp, Targets, WhenMissing, rules, signals};
 use crate::rate::{Rate, Select};
 use crate::signal::Signal;
 use crate::yaml::Section;
@@ -15,26 +15,32 @@ impl Policy {
     pub fn read(section: &mut Section<'_>, clone_time: Duration) -> Self {
         let default = Self::defaults_for(clone_time);
         let s = section;
+        let mut given = GivenTimes {
+            stable_window: s.has("stable_window"),
+            panic_window: s.has("panic_window"),
+            drain_queue_within: s.has("drain_queue_within"),
+            ..GivenTimes::default()
+        };
         let stable_window = s.duration("stable_window", remedy("stable_window")).or(default.stable_window);
         let panic_window = s.duration("panic_window", remedy("panic_window")).or(default.panic_window);
         let stabilisation = stable_window.saturating_mul(3);
         let surge = s.u32("surge", remedy("surge")).or(default.surge);
         let modes = [Mode::Active, Mode::Recommend, Mode::Paused].map(|mode| (mode.name(), mode));
         let missing = [("keep", WhenMissing::Keep), ("ignore", WhenMissing::Ignore)];
-        let predict = s.optional_section("predict", more::predict);
-        let policy = Self {
+        let predict = s.optional_section("predict", rules::predict);
+        let mut policy = Self {
             mode: s.choice("mode", &modes, remedy("mode")).or(default.mode),
             min: s.u32("min", remedy("min")).or(default.min),
             max: s.u32("max", remedy("max")).or(default.max),
             targets: read_targets(s, default.targets),
             activation: read_activation(s),
             signals: signals::read(s),
-            steps: more::steps(s),
-            schedule: more::schedule(s),
+            steps: rules::steps(s),
+            schedule: rules::schedule(s),
             predict: predict.as_ref().map(|(predict, _)| *predict),
             predict_file: predict.and_then(|(_, file)| file),
-            journal: s.path_buf("journal", remedy("journal")).check(|path| more::absolute(path)).optional(),
-            fallback: s.optional_section("fallback", more::fallback).flatten(),
+            journal: s.path_buf("journal", remedy("journal")).check(|path| rules::absolute(path)).optional(),
+            fallback: s.optional_section("fallback", rules::fallback).flatten(),
             when_missing: s.choice("when_missing", &missing, remedy("when_missing")).or(default.when_missing),
             stable_window,
             panic_window,
@@ -51,29 +57,38 @@ impl Policy {
             retry_refused_after: s
                 .duration("retry_refused_after", remedy("retry_refused_after"))
                 .or(default.retry_refused_after),
-            scale_up: s.section("scale_up", |up| ScaleUp {
-                enabled: up.bool("enabled", remedy("scale_up.enabled")).or(true),
-                window: up
-                    .duration("window", remedy("scale_up.window"))
-                    .or(Self::growth_window(panic_window, stable_window)),
-                stabilisation: up
-                    .duration("stabilisation", remedy("scale_up.stabilisation"))
-                    .or(Duration::ZERO),
-                tolerance: up.share("tolerance", remedy("scale_up.tolerance")).optional(),
-                cool_down: up.duration("cool_down", remedy("scale_up.cool_down")).or(Duration::ZERO),
-                rate: read_rate(up, None, stable_window),
+            scale_up: s.section("scale_up", |up| {
+                given.growth_window = up.has("window");
+                ScaleUp {
+                    enabled: up.bool("enabled", remedy("scale_up.enabled")).or(true),
+                    window: up
+                        .duration("window", remedy("scale_up.window"))
+                        .or(Self::growth_window(panic_window, stable_window)),
+                    stabilisation: up
+                        .duration("stabilisation", remedy("scale_up.stabilisation"))
+                        .or(Duration::ZERO),
+                    tolerance: up.share("tolerance", remedy("scale_up.tolerance")).optional(),
+                    cool_down: up.duration("cool_down", remedy("scale_up.cool_down")).or(Duration::ZERO),
+                    rate: read_rate(up, None, stable_window),
+                }
             }),
-            scale_down: s.section("scale_down", |down| ScaleDown {
-                enabled: down.bool("enabled", remedy("scale_down.enabled")).or(true),
-                // Follows a stable window that was given, as the default does its own.
-                stabilisation: down
-                    .duration("stabilisation", remedy("scale_down.stabilisation"))
-                    .or(stabilisation),
-                tolerance: down.share("tolerance", remedy("scale_down.tolerance")).optional(),
-                cool_down: down.duration("cool_down", remedy("scale_down.cool_down")).or(Duration::ZERO),
-                rate: read_rate(down, Some(Self::default_rate(stable_window)), stable_window),
+            scale_down: s.section("scale_down", |down| {
+                given.stabilisation = down.has("stabilisation");
+                given.shrink_rate = down.has("rate");
+                ScaleDown {
+                    enabled: down.bool("enabled", remedy("scale_down.enabled")).or(true),
+                    // Follows a stable window that was given, as the default does its own.
+                    stabilisation: down
+                        .duration("stabilisation", remedy("scale_down.stabilisation"))
+                        .or(stabilisation),
+                    tolerance: down.share("tolerance", remedy("scale_down.tolerance")).optional(),
+                    cool_down: down.duration("cool_down", remedy("scale_down.cool_down")).or(Duration::ZERO),
+                    rate: read_rate(down, Some(Self::default_rate(stable_window)), stable_window),
+                }
             }),
+            given: GivenTimes::default(),
         };
+        policy.given = given;
         for (key, problem) in policy.problems() {
             s.complain(&key, problem, remedy(&key));
         }
@@ -91,14 +106,13 @@ fn read_targets(s: &mut Section<'_>, default: Targets) -> Targets {
         concurrency: number(s, "target_concurrency"),
         requests_per_second: number(s, "target_requests_per_second"),
         cpu: share(s, "target_cpu"),
-        memory: share(s, "target_memory"),
         p50_latency: time(s, "target_p50_latency"),
         p95_latency: time(s, "target_p95_latency"),
         p99_latency: time(s, "target_p99_latency"),
         queue_wait: time(s, "target_queue_wait"),
         error_share: share(s, "target_error_share"),
     };
-    let others = targets.requests_per_second.is_some() || targets.cpu.is_some() || targets.memory.is_some();
+    let others = targets.requests_per_second.is_some() || targets.cpu.is_some();
     let defaulted = given || !(others || s.has("signals") || s.has("steps"));
     Targets { concurrency: targets.concurrency.or(default.concurrency.filter(|_| defaulted)), ..targets }
 }

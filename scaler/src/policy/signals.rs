@@ -81,18 +81,35 @@ fn own_name(text: &str) -> Result<Name, String> {
 }
 
 fn read_prometheus(s: &mut Section<'_>) -> Option<Origin> {
-    let url = s
-        .string("url", remedy("signals.prometheus.url"))
-        .check(|url| match url.strip_prefix("http://").filter(|rest| !rest.is_empty()) {
-            Some(_) => Ok(()),
-            None => Err(format!("must begin with http://, got `{url}`")),
-        })
-        .required();
+    let url = s.string("url", remedy("signals.prometheus.url")).check(|url| base_url(url)).required();
     let query = s.string("query", remedy("signals.prometheus.query")).not_empty().required();
     let least = Duration::from_millis(100);
     let every = s.duration("every", remedy("signals.prometheus.every")).at_least(least).or(EVERY);
     let timeout = s.duration("timeout", remedy("signals.prometheus.timeout")).at_least(least).or(TIMEOUT);
     Some(Origin::Prometheus { url: url?, query: query?, every, timeout })
+}
+
+/// `http://host:port/path` and nothing else: whoever asks adds the rest.
+fn base_url(url: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("{why}, got `{url}`"));
+    let Some(rest) = url.strip_prefix("http://") else { return wrong("must begin with http://") };
+    if !url.bytes().all(|byte| byte.is_ascii_graphic()) || rest.contains(['?', '#', '@', '\\', '"', '<', '>'])
+    {
+        return wrong("must be plain http://host:port and a path, without query, fragment and user");
+    }
+    let authority = rest.split('/').next().unwrap_or("");
+    // An IPv6 address stands in brackets.
+    let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    if host.is_empty() || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']'))) {
+        return wrong("must have a host");
+    }
+    match port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        true => Ok(()),
+        false => wrong("must have a port from 1 to 65535"),
+    }
 }
 
 /// Names are given once, and formulas are made of what is measured, not of formulas.
@@ -113,6 +130,33 @@ fn complain_about_names(section: &Section<'_>, signals: &[CustomSignal]) {
                 None => format!("holds `{name}`, which is no signal"),
             };
             section.complain(&key("formula"), problem, remedy("signals.formula"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base_url;
+
+    #[test]
+    fn an_address_that_can_never_be_asked_is_told_before_anything_starts() {
+        for fine in ["http://127.0.0.1:9090", "http://prometheus", "http://[::1]:9090/base", "http://a.b/c/"]
+        {
+            assert_eq!(base_url(fine), Ok(()), "{fine}");
+        }
+        for (wrong, why) in [
+            ("https://a", "must begin with http://"),
+            ("http://", "must have a host"),
+            ("http://:9090", "must have a host"),
+            ("http://::1", "must have a host"),
+            ("http://a:port", "must have a port"),
+            ("http://a:0/", "must have a port"),
+            ("http://a:70000", "must have a port"),
+            ("http://a?query=x", "must be plain"),
+            ("http://me@a", "must be plain"),
+            ("http://a b", "must be plain"),
+        ] {
+            assert!(base_url(wrong).is_err_and(|found| found.starts_with(why)), "{wrong}");
         }
     }
 }

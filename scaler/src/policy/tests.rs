@@ -11,10 +11,8 @@ use crate::signal::Measure;
 use crate::step::{Change, Threshold};
 use crate::yaml::{self, Complaints};
 
-const CLONE_TIME: Duration = Duration::from_millis(500);
-
 fn read(text: &str) -> Result<Policy, Complaints> {
-    yaml::read(text, |root| Some(root.section("scaling", |s| Policy::read(s, CLONE_TIME))))
+    yaml::read(text, |root| Some(root.section("scaling", |s| Policy::read(s, Policy::ASSUMED_CLONE_TIME))))
 }
 
 /// The complaints about `body` as the section `scaling`, one line each.
@@ -53,7 +51,6 @@ scaling:
   target_concurrency: 3.5
   target_requests_per_second: 40
   target_cpu: 70%
-  target_memory: 0.8
   target_p50_latency: 50ms
   target_p95_latency: 250ms
   target_p99_latency: 1s
@@ -130,7 +127,6 @@ scaling:
             concurrency: Some(3.5),
             requests_per_second: Some(40.0),
             cpu: Some(0.7),
-            memory: Some(0.8),
             p50_latency: Some(ms(50)),
             p95_latency: Some(ms(250)),
             p99_latency: Some(s(1)),
@@ -173,6 +169,14 @@ scaling:
             tolerance: Some(0.2),
             cool_down: s(9),
             rate: None,
+        },
+        given: GivenTimes {
+            stable_window: true,
+            panic_window: true,
+            drain_queue_within: true,
+            growth_window: true,
+            stabilisation: true,
+            shrink_rate: true,
         },
     };
     assert_eq!(read(text), Ok(expected));
@@ -230,7 +234,10 @@ fn every_rule_is_held_to() {
         ("panic_threshold: 100%", "scaling.panic_threshold: must be above 100%"),
         ("target_requests_per_second: 0", "scaling.target_requests_per_second: must be above 0"),
         ("target_p95_latency: 0s", "scaling.target_p95_latency: must be above 0s"),
-        ("stable_window: 1s", "scaling.panic_window: must be at most stable_window, which is 1s, got 2s"),
+        (
+            "stable_window: 500ms",
+            "scaling.panic_window: must be at most stable_window, which is 500ms, got 1s",
+        ),
         ("stable_window: 25h, panic_window: 10m", "scaling.stable_window: must be at most 24h, got 25h"),
         ("panic_window: 1ms", "scaling.panic_window: must be at least 100ms, got 1ms"),
         ("stable_window: 10m", "scaling.stable_window: must be at most 200 times panic_window"),
@@ -285,6 +292,10 @@ fn every_rule_is_held_to() {
         ),
         ("predict: {bin: 7m}", "scaling.predict.bin: must fit into the season without rest"),
         ("predict: {season: 28d, bin: 1m}", "scaling.predict.bin: must cut the season into 10080 at most"),
+        (
+            "steps: [{signal: cpu, above: 80%, add: 1}], predict: {}",
+            "scaling.predict: foresees what a target asked for",
+        ),
         ("predict: {file: shop.json}", "scaling.predict.file: must be absolute, got `shop.json`"),
         ("journal: here", "scaling.journal: must be absolute, got `here`"),
         ("fallback: {after: 1m}", "scaling.fallback.backends: is missing"),
@@ -312,7 +323,8 @@ fn the_document_describes_every_key_and_its_example_holds_the_defaults() {
         assert!(document.contains(&format!("`{key}`")), "POLICY.md does not describe `{key}`");
     }
     let example = document.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
-    assert_eq!(read(example.expect("POLICY.md has an example")), Ok(Policy::default()));
+    let written = read(example.expect("POLICY.md has an example")).expect("it is valid");
+    assert_eq!(Policy { given: GivenTimes::default(), ..written }, Policy::default());
     let longer = document.split("```yaml\n").nth(2).and_then(|rest| rest.split("```").next());
     let policy = read(longer.expect("POLICY.md has a longer example")).expect("it is valid");
     assert_eq!((policy.signals.len(), policy.schedule.len()), (2, 1));

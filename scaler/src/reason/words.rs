@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Bound, Driver, HoldReason, Reason, Way};
-use crate::signal::Measure;
 use crate::yaml::show_duration;
 
 impl fmt::Display for Driver {
@@ -13,11 +12,12 @@ impl fmt::Display for Driver {
         let (value, target) = (signal.shown(self.value), signal.shown(self.target));
         write!(f, "{signal} averaged {value} over {window}")?;
         match self.way {
-            Way::Target | Way::FromZero if signal.measure() == Measure::Guard => {
+            Way::Guard => {
                 write!(f, " against a target of {target}, which wants {wants}")
             }
             Way::Target => write!(f, ", which at {target} per backend wants {wants}"),
             Way::FromZero => write!(f, ", of which no more than {wants} count while nobody is ready"),
+            Way::Settling => write!(f, ", in which the last change does not show yet; it keeps {wants}"),
             Way::StepUp { by } => write!(f, ", above {target}, which adds {by}"),
             Way::StepDown { by } => write!(f, ", below {target}, which removes {by}"),
             Way::BetweenSteps => write!(f, ", which asks for no step"),
@@ -39,6 +39,14 @@ impl fmt::Display for Bound {
             Self::Refused { left } => {
                 write!(f, "fewer clones were granted than asked, and it asks again in {}", tenths(*left))
             }
+            Self::NotBorn { tries, left } => {
+                write!(
+                    f,
+                    "clones were not born {tries} times in a row, and it asks again in {}",
+                    tenths(*left)
+                )
+            }
+            Self::Unready { unready } => write!(f, "{unready} that do not answer take up room"),
             Self::Stabilised { highest, window } => {
                 write!(f, "{highest} were wanted within the last {}", show_duration(*window))
             }
@@ -132,6 +140,8 @@ impl Bound {
             Self::Rate { .. } => "rate",
             Self::Surge { .. } => "surge",
             Self::Refused { .. } => "refused",
+            Self::NotBorn { .. } => "not_born",
+            Self::Unready { .. } => "unready",
             Self::Stabilised { .. } => "stabilised",
             Self::FewReady { .. } => "few_ready",
             Self::StabilisedUp { .. } => "stabilised_up",
@@ -224,7 +234,8 @@ mod tests {
             reason.to_string(),
             "concurrency averaged 41.23 over 2s, which at 4 per backend wants 11; max is 8"
         );
-        let driver = Driver { signal: Signal::P95Latency, value: 0.31, target: 0.2, wants: 6, ..driver() };
+        let (signal, way) = (Signal::P95Latency, Way::Guard);
+        let driver = Driver { signal, value: 0.31, target: 0.2, wants: 6, way, ..driver() };
         assert_eq!(
             Reason::Panic { driver, bound: None }.to_string(),
             "panic: p95 latency averaged 310 ms over 2s against a target of 200 ms, which wants 6"
@@ -246,6 +257,11 @@ mod tests {
                 "fewer clones were granted than asked, and it asks again in 4.0s",
             ),
             (Bound::Stabilised { highest: 7, window: s(30) }, "7 were wanted within the last 30s"),
+            (
+                Bound::NotBorn { tries: 2, left: s(9) },
+                "clones were not born 2 times in a row, and it asks again in 9.0s",
+            ),
+            (Bound::Unready { unready: 2 }, "2 that do not answer take up room"),
             (Bound::FewReady { ready: 1 }, "only 1 are ready"),
             (
                 Bound::StabilisedUp { lowest: 3, window: s(5) },
@@ -327,6 +343,11 @@ mod tests {
         for (way, sentence) in [
             (Way::StepUp { by: 2 }, "cpu averaged 91% over 2s, above 90%, which adds 2"),
             (Way::StepDown { by: 1 }, "cpu averaged 91% over 2s, below 90%, which removes 1"),
+            (Way::Guard, "cpu averaged 91% over 2s against a target of 90%, which wants 11"),
+            (
+                Way::Settling,
+                "cpu averaged 91% over 2s, in which the last change does not show yet; it keeps 11",
+            ),
             (Way::BetweenSteps, "cpu averaged 91% over 2s, which asks for no step"),
             (Way::FromZero, "cpu averaged 91% over 2s, of which no more than 11 count while nobody is ready"),
         ] {

@@ -101,9 +101,16 @@ impl Scaler {
             pool,
             now,
             panicking: self.panic.left(self.policy.stable_window, now).is_some(),
-            grown_for: arrived.then(|| since(self.last_growth)),
-            changed_for: arrived.then(|| since(self.last_growth.max(self.last_shrink))),
+            grown_for: arrived.then(|| since(self.last_growth).min(self.same_ready_for(now))),
+            changed_for: arrived
+                .then(|| since(self.last_growth.max(self.last_shrink)).min(self.same_ready_for(now))),
         }
+    }
+
+    /// For how long as many were ready as now; for ever if no change was seen.
+    fn same_ready_for(&self, now: Duration) -> Duration {
+        let since = self.ready.and_then(|(_, since)| since);
+        since.map_or(Duration::MAX, |since| now.saturating_sub(since))
     }
 
     fn by_load(&mut self, wish: &Wish, bounds: &Bounds, from: u32, now: Duration) -> Plan {
@@ -118,9 +125,9 @@ impl Scaler {
         let wanted = wish.grow.map_or(kept, |grow| grow.wants.max(kept));
         let highest = self.wanted.push(wanted.clamp(bounds.min, bounds.max), now);
         let lowest = self.wanted_all_along.push(wish.grow.map_or(from, |grow| grow.wants), now);
-        if let (Some(record), Some(unix)) = (&mut self.record, self.wall.map(|(at, unix)| unix + (now - at)))
-        {
-            record.note(wanted.min(self.policy.max), unix);
+        let unix = self.unix(now);
+        if let (Some(record), Some(unix), Some(demand)) = (&mut self.record, unix, wish.demand) {
+            record.note(demand.min(self.policy.max), unix);
         }
         match wish.grow {
             Some(driver) => self.grow(driver, lowest, bounds, from, now),

@@ -4,7 +4,7 @@ use super::tests::{TICK, Tier, concurrency, hold, policy, s};
 use super::*;
 use crate::forecast::Predict;
 use crate::formula::Formula;
-use crate::policy::{CustomSignal, Fallback, Origin, WhenMissing};
+use crate::policy::{CustomSignal, Fallback, GivenTimes, Origin, WhenMissing};
 use crate::rate::{Rate, Select};
 use crate::schedule::{Schedule, parse_cron, parse_zone};
 use crate::signal::Measure;
@@ -66,6 +66,98 @@ fn utilisation_counts_for_the_backends_it_was_taken_over() {
 }
 
 #[test]
+fn one_reading_of_a_mean_over_backends_is_multiplied_once() {
+    let mut policy = policy();
+    policy.targets.concurrency = None;
+    let busy = CustomSignal { measure: Measure::PerBackend, target: Some(0.6), ..jobs() };
+    policy.signals = vec![CustomSignal { origin: asked_every(s(5)), ..busy }];
+    let mut tier = Tier::new(policy, 2);
+    let name = Name::new("jobs").expect("a name");
+    tier.scaler.observe_own(name, 0.9, tier.now).expect("a value");
+    let decision = tier.run(None, s(5));
+    assert_eq!(tier.size(), 3, "{decision}");
+    assert!(
+        decision.to_string().contains("in which the last change does not show yet; it keeps 3"),
+        "{decision}"
+    );
+    tier.scaler.observe_own(name, 0.9, tier.now).expect("a value");
+    tier.run(None, s(1));
+    assert_eq!(tier.size(), 5, "a new value of all three is believed");
+}
+
+#[test]
+fn a_mean_over_backends_neither_grows_nor_shrinks_a_tier_by_what_was_before_a_change() {
+    let mut policy = policy();
+    policy.targets.concurrency = None;
+    policy.targets.cpu = Some(0.6);
+    policy.scale_down.stabilisation = Duration::ZERO;
+    let mut tier = Tier::new(policy, 2);
+    tier.run(Some(cpu(0.9)), TICK);
+    tier.run(Some(cpu(0.6)), s(60));
+    assert_eq!(tier.size(), 3, "two that were busy are not three that are");
+    // A third of them leaves by hand: what they had said before is not how they are now.
+    tier.run(Some(cpu(0.2)), s(5));
+    tier.pool.ready -= 1;
+    tier.run(Some(cpu(0.2)), s(9));
+    assert_eq!(tier.size(), 2);
+    tier.run(Some(cpu(0.2)), s(3));
+    assert_eq!(tier.size(), 1, "these two have been idle for a window");
+}
+
+#[test]
+fn a_step_goes_by_the_measure_that_the_signal_was_given() {
+    let formula = Formula::new("concurrency").expect("a formula");
+    let with = |measure| {
+        let signal = CustomSignal { measure, ..own("busy", Origin::Formula(formula.clone()), None) };
+        let step = Step {
+            signal: Signal::Custom(signal.name),
+            when: Threshold::Above(5.0),
+            change: Change::Backends(1),
+        };
+        let mut tier = Tier::new(Policy { signals: vec![signal], steps: vec![step], ..policy() }, 3);
+        tier.load(9.0, TICK);
+        tier.size()
+    };
+    assert_eq!((with(Measure::Total), with(Measure::PerBackend), with(Measure::Guard)), (3, 4, 4));
+}
+
+#[test]
+fn a_guard_of_ones_own_says_that_it_guards() {
+    let formula = Formula::new("concurrency").expect("a formula");
+    let guard = CustomSignal { measure: Measure::Guard, ..own("mood", Origin::Formula(formula), Some(5.0)) };
+    let mut tier = Tier::new(Policy { signals: vec![guard], ..policy() }, 2);
+    let decision = tier.load(7.0, TICK);
+    assert!(
+        decision.to_string().contains("mood averaged 7 over 4s against a target of 5, which wants 3"),
+        "{decision}"
+    );
+}
+
+#[test]
+fn a_forecast_does_not_remember_its_own_floor() {
+    let predict = Predict { season: 2 * HOUR, bin: s(60), buffer: s(0), acts: true };
+    let mut policy = Policy { predict: Some(predict), ..policy() };
+    policy.targets.p95_latency = Some(s(1));
+    policy.steps = vec![step(Threshold::Below(0.2), Change::Backends(1))];
+    let mut tier = Tier::new(policy, 1);
+    let mut seen = vec![];
+    for minute in 0..4 * 120 {
+        tier.scaler.set_wall_clock(HOUR * 1000 + s(60 * minute), tier.now);
+        // Busy once, in the first season; later as slow as it may be and idle otherwise.
+        let busy = if minute == 60 { 24.0 } else { 1.0 };
+        for _ in 0..30 {
+            tier.now += s(2) - TICK;
+            let sample = Sample { p95_seconds: Some(0.95), ..cpu(0.5) };
+            tier.tick(Some(Sample { in_flight: Some(busy), ..sample }));
+        }
+        if minute % 120 == 60 {
+            seen.push(tier.scaler.forecast().unwrap_or(0));
+        }
+    }
+    assert_eq!(seen, [0, 6, 4, 3], "half of what was there is forgotten each season");
+}
+
+#[test]
 fn guests_that_do_not_report_keep_the_tier_or_are_ignored_by_policy() {
     let mut policy = policy();
     policy.targets.cpu = Some(0.6);
@@ -92,15 +184,14 @@ fn own(name: &str, origin: Origin, target: Option<f64>) -> CustomSignal {
     CustomSignal { name, origin, target, measure: Measure::Total, activation: None }
 }
 
+fn asked_every(every: Duration) -> Origin {
+    let (url, query) = ("http://127.0.0.1:9090".to_owned(), "jobs".to_owned());
+    Origin::Prometheus { url, query, every, timeout: s(1) }
+}
+
 /// A query that is asked once a second.
 fn jobs() -> CustomSignal {
-    let origin = Origin::Prometheus {
-        url: "http://127.0.0.1:9090".to_owned(),
-        query: "jobs".to_owned(),
-        every: s(1),
-        timeout: s(1),
-    };
-    own("jobs", origin, None)
+    own("jobs", asked_every(s(1)), None)
 }
 
 #[test]
@@ -322,4 +413,77 @@ fn a_backlog_before_nobody_is_drained_not_mirrored() {
     assert_eq!(scaler.decide(&nobody, s(9)).to, 2);
     let coming = PoolView { starting: 2, ..nobody };
     assert_eq!(scaler.decide(&coming, s(9)).action, Action::Hold, "those on their way count");
+}
+
+#[test]
+fn clones_that_do_not_answer_take_up_room_and_are_not_asked_for_again() {
+    let mut tier = Tier::new(Policy { max: 4, ..policy() }, 2);
+    tier.pool.unready = 1;
+    let decision = tier.load(100.0, TICK);
+    assert_eq!((decision.to, decision.action), (4, Action::Grow { by: 1 }));
+    let decision = tier.load(100.0, s(1));
+    assert_eq!(decision.action, Action::Hold);
+    assert!(decision.to_string().contains("1 that do not answer take up room"), "{decision}");
+    tier.pool.unready = 0;
+    tier.load(100.0, s(1));
+    assert_eq!(tier.size(), 4);
+}
+
+#[test]
+fn what_was_not_granted_uses_up_no_rate_and_starts_no_cool_down() {
+    let mut policy = policy();
+    let rate = Rate { backends: Some(3), share: None, per: s(60), select: Select::Max };
+    (policy.scale_up.rate, policy.scale_down.cool_down) = (Some(rate), s(300));
+    policy.scale_down.stabilisation = Duration::ZERO;
+    let mut tier = Tier::new(policy, 2);
+    assert_eq!(tier.load(30.0, TICK).action, Action::Grow { by: 3 });
+    tier.pool.starting = 0;
+    tier.scaler.granted(3, 0, tier.now);
+    let decision = tier.load(30.0, s(6));
+    assert_eq!(tier.size(), 5, "{decision}");
+    tier.pool = PoolView { ready: 2, ..PoolView::default() };
+    tier.scaler.granted(3, 0, tier.now);
+    tier.load(0.0, s(60));
+    assert_eq!(tier.size(), 1, "nothing has grown, so nothing cools down");
+}
+
+#[test]
+fn births_that_fail_are_tried_again_later_and_later() {
+    let mut tier = Tier::new(policy(), 1);
+    let mut tries = vec![];
+    for _ in 0..400 {
+        let decision = tier.load(30.0, TICK);
+        if std::mem::take(&mut tier.pool.starting) > 0 {
+            tries.push(tier.now.as_secs());
+            // They fail one by one, and count as one try.
+            tier.scaler.births(0, 1, tier.now);
+            tier.scaler.births(0, 1, tier.now + TICK / 2);
+        } else {
+            assert!(decision.to_string().contains("not born"), "{decision}");
+        }
+    }
+    assert_eq!(tries, [0, 5, 15, 35, 75]);
+    tier.scaler.births(1, 0, tier.now);
+    tier.scaler.births(0, 1, tier.now);
+    assert_eq!(tier.scaler.refused_for(tier.now), Some(s(5)), "one that was born ends the row");
+}
+
+#[test]
+fn times_that_were_not_given_follow_what_clones_take() {
+    let mut tier = Tier::new(Policy::default(), 1);
+    tier.load(14.0, s(40));
+    assert_eq!((tier.size(), tier.scaler.policy().panic_window), (4, s(1)));
+    tier.scaler.clones_take(s(1));
+    let policy = tier.scaler.policy();
+    assert_eq!((policy.panic_window, policy.stable_window, policy.scale_up.window), (s(4), s(20), s(8)));
+    assert_eq!(policy.scale_down.stabilisation, s(60));
+    // What was seen before is not forgotten.
+    let reading = tier.scaler.readings()[0];
+    assert_eq!((reading.value, reading.stable), (Some(14.0), Some(14.0)));
+    let decision = tier.load(5.0, s(59));
+    assert_eq!(tier.size(), 4, "{decision}");
+    let given = GivenTimes { panic_window: true, stable_window: true, ..GivenTimes::default() };
+    let mut fixed = Scaler::new(Policy { given, ..Policy::default() }).expect("valid");
+    fixed.clones_take(s(1));
+    assert_eq!((fixed.policy().panic_window, fixed.policy().stable_window), (s(1), s(10)));
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::policy::{Direction, Targets};
 use crate::rate::{Rate, Select};
 use crate::reason::HoldReason;
+use crate::sample::LATENCY_WINDOW;
 use crate::signal::Signal;
 
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -14,7 +15,7 @@ pub(super) fn s(seconds: u64) -> Duration {
 
 /// Target 4, max 8, windows 2 s and 10 s, stabilisation 30 s.
 pub(super) fn policy() -> Policy {
-    let mut policy = Policy::default();
+    let mut policy = Policy::defaults_for(Duration::from_millis(500));
     policy.scale_down.rate = None;
     policy
 }
@@ -118,10 +119,10 @@ fn queued_requests_make_it_grow_too() {
 fn clones_on_their_way_count_so_nothing_is_asked_for_twice() {
     let mut scaler = Scaler::new(policy()).expect("valid");
     scaler.observe(&concurrency(14.0), s(1));
-    let pool = PoolView { ready: 1, starting: 3, retiring: 0 };
+    let pool = PoolView { ready: 1, starting: 3, ..PoolView::default() };
     let decision = scaler.decide(&pool, s(1));
     assert!(matches!(hold(&decision), HoldReason::Enough(_)), "{decision}");
-    let pool = PoolView { ready: 4, starting: 0, retiring: 5 };
+    let pool = PoolView { ready: 4, starting: 0, retiring: 5, unready: 0 };
     assert_eq!(scaler.decide(&pool, s(1)).from, 4, "retiring backends are no capacity");
 }
 
@@ -142,15 +143,15 @@ fn growth_ends_at_max_and_says_so() {
 fn no_more_clones_are_born_at_once_than_surge_allows() {
     let mut scaler = Scaler::new(Policy { surge: 3, ..policy() }).expect("valid");
     scaler.observe(&concurrency(28.0), s(1));
-    let decision = scaler.decide(&PoolView { ready: 1, starting: 0, retiring: 0 }, s(1));
+    let decision = scaler.decide(&PoolView { ready: 1, starting: 0, ..PoolView::default() }, s(1));
     assert_eq!((decision.to, decision.action), (7, Action::Grow { by: 3 }));
-    let decision = scaler.decide(&PoolView { ready: 1, starting: 3, retiring: 0 }, s(1));
+    let decision = scaler.decide(&PoolView { ready: 1, starting: 3, ..PoolView::default() }, s(1));
     assert_eq!((decision.to, decision.action), (7, Action::Hold));
     assert!(matches!(
         hold(&decision),
         HoldReason::Limited { bound: Bound::Surge { starting: 3, surge: 3 }, .. }
     ));
-    let decision = scaler.decide(&PoolView { ready: 3, starting: 1, retiring: 0 }, s(1));
+    let decision = scaler.decide(&PoolView { ready: 3, starting: 1, ..PoolView::default() }, s(1));
     assert_eq!(decision.action, Action::Grow { by: 2 });
 }
 
@@ -292,7 +293,7 @@ fn values_that_cannot_be_are_left_out() {
     tier.load(8.0, s(5));
     for bad in [f64::NAN, f64::INFINITY, -5.0] {
         let observed = tier.scaler.observe(&concurrency(bad), tier.now);
-        assert_eq!(observed.refused.len(), 1);
+        assert_eq!(observed.len(), 1);
     }
     assert_eq!(tier.load(8.0, s(5)).action, Action::Hold);
     assert_eq!(tier.size(), 2);
@@ -378,7 +379,7 @@ fn after_a_refusal_it_asks_again_later() {
 fn only_ready_backends_can_leave() {
     let mut tier = Tier::new(policy(), 1);
     tier.load(0.0, s(60));
-    let pool = PoolView { ready: 1, starting: 3, retiring: 0 };
+    let pool = PoolView { ready: 1, starting: 3, ..PoolView::default() };
     let decision = tier.scaler.decide(&pool, tier.now);
     assert!(
         matches!(hold(&decision), HoldReason::Limited { bound: Bound::FewReady { ready: 1 }, .. }),
@@ -401,10 +402,39 @@ fn latency_over_its_target_adds_backends_once_per_stable_window() {
     let decision = tier.run(Some(latency(7.0, 300.0)), TICK);
     assert_eq!((decision.from, decision.to), (2, 3));
     assert!(decision.to_string().contains("p95 latency averaged 300 ms"), "{decision}");
-    tier.run(Some(latency(7.0, 300.0)), s(9));
+    let decision = tier.run(Some(latency(7.0, 300.0)), s(14));
     assert_eq!(tier.size(), 3, "the clones have had no time to show in the latency");
+    assert!(
+        decision.to_string().contains("in which the last change does not show yet; it keeps 3"),
+        "{decision}"
+    );
     tier.run(Some(latency(7.0, 300.0)), s(2));
     assert_eq!(tier.size(), 5);
+}
+
+/// Latencies as the balancer tells them: the slowest of the requests of the last ten seconds.
+struct LookingBack(std::collections::VecDeque<(Duration, f64)>);
+
+impl LookingBack {
+    fn slowest(&mut self, ms: f64, now: Duration) -> f64 {
+        self.0.push_back((now, ms));
+        self.0.retain(|(at, _)| now.saturating_sub(*at) <= LATENCY_WINDOW);
+        self.0.iter().map(|(_, ms)| *ms).fold(0.0, f64::max)
+    }
+}
+
+#[test]
+fn one_incident_of_latency_doubles_a_tier_once_though_it_is_told_for_ten_seconds() {
+    let mut tier = Tier::new(with_latency(), 2);
+    let mut told = LookingBack(Default::default());
+    for _ in 0..160 {
+        // Two are too few; three and more answer in time at once.
+        let ms = told.slowest(if tier.pool.ready < 3 { 900.0 } else { 100.0 }, tier.now);
+        tier.tick(Some(latency(7.0, ms)));
+    }
+    let grown: u32 =
+        tier.log.iter().filter(|it| matches!(it.action, Action::Grow { .. })).map(|it| it.action.by()).sum();
+    assert_eq!(grown, 2, "{:#?}", tier.log.iter().filter(|it| it.action != Action::Hold).collect::<Vec<_>>());
 }
 
 #[test]

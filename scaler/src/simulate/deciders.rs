@@ -17,10 +17,19 @@ pub(super) trait Decider {
     fn step(&mut self, tier: &mut Tier, sample: &Sample, now: Duration) -> Option<Decision>;
 }
 
-impl Decider for Scaler {
+/// The scaler itself, and the time since 1970 at time zero if that is known.
+pub(super) struct Dated<'a> {
+    pub(super) scaler: &'a mut Scaler,
+    pub(super) starts: Option<Duration>,
+}
+
+impl Decider for Dated<'_> {
     fn step(&mut self, tier: &mut Tier, sample: &Sample, now: Duration) -> Option<Decision> {
-        self.observe(sample, now);
-        let decision = self.decide(&tier.pool(), now);
+        if let Some(starts) = self.starts {
+            self.scaler.set_wall_clock(starts.saturating_add(now), now);
+        }
+        self.scaler.observe(sample, now);
+        let decision = self.scaler.decide(&tier.pool(), now);
         match decision.action {
             Action::Grow { by } => tier.grow(by, now),
             Action::Shrink { by } => tier.shrink(by),

@@ -16,14 +16,14 @@ mod trace;
 use std::time::Duration;
 
 pub use queue::Capacity;
-pub use report::{Moment, SimReport};
+pub use report::{Moment, Reversals, SimReport};
 pub use trace::{LoadPoint, Trace};
 
 use crate::models::{hpa, kpa};
 use crate::policy::Policy;
 use crate::scaler::Scaler;
 use crate::yaml::{Complaint, Complaints, show_duration};
-use deciders::{Decider, Fixed, HpaDecider, KpaDecider};
+use deciders::{Dated, Decider, Fixed, HpaDecider, KpaDecider};
 use report::Meter;
 use tier::Tier;
 
@@ -32,6 +32,8 @@ use tier::Tier;
 pub struct SimParams {
     /// From asking for a clone to its first answer, measured.
     pub clone_time: Duration,
+    /// What each further clone of one order adds to that, measured: they share the host.
+    pub clone_time_each: Duration,
     /// The same for a pod of those it is compared with.
     pub cold_start: Duration,
     /// What one backend can do, measured.
@@ -42,6 +44,9 @@ pub struct SimParams {
     pub step: Duration,
     /// Time between two moments of the timeline; `None` keeps none.
     pub timeline_every: Option<Duration>,
+    /// Time since 1970 at the trace's time zero, for schedules and forecasts; without it
+    /// they have no part.
+    pub starts: Option<Duration>,
 }
 
 /// Whom to compare with.
@@ -179,8 +184,10 @@ pub fn simulate(policy: &Policy, trace: &Trace, params: &SimParams) -> Result<Si
         return Err(complaints.into());
     }
     let mut scaler = Scaler::new(policy.clone())?;
-    let tier = Tier::new(params.capacity, params.clone_time, params.first_size(policy, trace));
-    Ok(run("flurry", &mut scaler, tier, trace, params))
+    let birth = (params.clone_time, params.clone_time_each);
+    let tier = Tier::new(params.capacity, birth, params.first_size(policy, trace));
+    let mut decider = Dated { scaler: &mut scaler, starts: params.starts };
+    Ok(run("flurry", &mut decider, tier, trace, params))
 }
 
 /// Runs a rival over the same trace, within the same `min` and `max`.
@@ -217,7 +224,7 @@ pub fn simulate_rival(
             Box::new(Fixed(*backends))
         }
     };
-    let tier = Tier::new(params.capacity, params.cold_start, size);
+    let tier = Tier::new(params.capacity, (params.cold_start, Duration::ZERO), size);
     Ok(run(rival.name(), decider.as_mut(), tier, trace, params))
 }
 

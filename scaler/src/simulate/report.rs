@@ -8,8 +8,30 @@ use crate::decision::Decision;
 use crate::pool::PoolView;
 use crate::reason::seconds;
 
-/// A change of direction within this time counts as a reversal.
-const REVERSAL: Duration = Duration::from_secs(300);
+/// Counts changes of direction that take back what was done within the last five minutes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reversals {
+    /// The last change: when, and whether it grew.
+    last: Option<(Duration, bool)>,
+    count: u32,
+}
+
+impl Reversals {
+    const WITHIN: Duration = Duration::from_secs(300);
+
+    /// The tier was told to grow, or else to shrink.
+    pub fn changed(&mut self, grew: bool, now: Duration) {
+        let turned =
+            |(at, before): (Duration, bool)| before != grew && now.saturating_sub(at) <= Self::WITHIN;
+        self.count += u32::from(self.last.is_some_and(turned));
+        self.last = Some((now, grew));
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+}
 
 /// What a simulation measured. Shares follow the elasticity metrics of Herbst et al.
 /// (ICAC 2013): how much is missing or too much, relative to demand and averaged over
@@ -73,8 +95,7 @@ pub struct Moment {
 #[derive(Debug)]
 pub(super) struct Meter {
     report: SimReport,
-    /// The last change: when, and whether it grew.
-    last: Option<(Duration, bool)>,
+    reversals: Reversals,
     every: Option<Duration>,
     next_moment: Duration,
     /// Longest latency since the last moment of the timeline, seconds.
@@ -101,7 +122,7 @@ impl Meter {
             timeline: Vec::new(),
             decisions: Vec::new(),
         };
-        Self { report, last: None, every, next_moment: Duration::ZERO, longest: 0.0 }
+        Self { report, reversals: Reversals::default(), every, next_moment: Duration::ZERO, longest: 0.0 }
     }
 
     /// A step of time passed.
@@ -133,10 +154,7 @@ impl Meter {
         if after.capacity() == before.capacity() {
             return;
         }
-        if self.last.is_some_and(|(at, grew_then)| grew_then != grew && now.saturating_sub(at) <= REVERSAL) {
-            self.report.reversals += 1;
-        }
-        self.last = Some((now, grew));
+        self.reversals.changed(grew, now);
         *(if grew { &mut self.report.grows } else { &mut self.report.shrinks }) += 1;
     }
 
@@ -147,6 +165,7 @@ impl Meter {
 
     pub(super) fn finish(mut self) -> SimReport {
         let report = &mut self.report;
+        report.reversals = self.reversals.count();
         let shares =
             [&mut report.under_share, &mut report.over_share, &mut report.under_time, &mut report.over_time];
         for share in shares {

@@ -13,6 +13,8 @@ fn params() -> SimParams {
         objective: Duration::from_millis(400),
         step: Duration::from_millis(250),
         timeline_every: None,
+        clone_time_each: Duration::ZERO,
+        starts: None,
     }
 }
 
@@ -157,4 +159,15 @@ fn a_report_serializes() {
     let json = serde_json::to_value(&report).expect("serializes");
     assert_eq!(json["timeline"][1]["at_seconds"], 60.0);
     assert_eq!(json["decisions"][0]["action"], "grow");
+}
+
+#[test]
+fn a_schedule_counts_once_the_trace_has_a_date() {
+    let cron = crate::schedule::parse_cron("0 8 * * *").expect("a cron");
+    let zone = crate::schedule::parse_zone("UTC").expect("a zone");
+    let floor = crate::Schedule::new(cron, zone, 3600 * S, 5);
+    let policy = Policy { schedule: vec![floor], ..policy() };
+    let trace = trace(&[(3600, 1.0)]);
+    let peak = |starts| simulate(&policy, &trace, &SimParams { starts, ..params() }).expect("valid").peak;
+    assert_eq!((peak(None), peak(Some(Duration::ZERO)), peak(Some(7 * 3600 * S + 1800 * S))), (1, 1, 5));
 }

@@ -10,7 +10,8 @@ use crate::sample::Sample;
 #[derive(Debug)]
 pub(super) struct Tier {
     capacity: Capacity,
-    birth: Duration,
+    /// Of the first clone of an order, and what each further one adds.
+    birth: (Duration, Duration),
     /// When each ready backend became so, in order; the first is the parent.
     ready_since: Vec<Duration>,
     /// When each clone on its way will be ready, in order.
@@ -30,13 +31,13 @@ pub(super) struct Step {
 
 impl Tier {
     /// A tier of backends that have been ready for long.
-    pub(super) fn new(capacity: Capacity, birth: Duration, ready: u32) -> Self {
+    pub(super) fn new(capacity: Capacity, birth: (Duration, Duration), ready: u32) -> Self {
         let ready_since = vec![Duration::ZERO; ready.max(1) as usize];
         Self { capacity, birth, ready_since, due: VecDeque::new(), backlog: 0.0, known_wait: (0.0, 0, None) }
     }
 
     pub(super) fn pool(&self) -> PoolView {
-        PoolView { ready: self.ready(), starting: self.due.len() as u32, retiring: 0 }
+        PoolView { ready: self.ready(), starting: self.due.len() as u32, ..PoolView::default() }
     }
 
     pub(super) fn ready_since(&self) -> &[Duration] {
@@ -87,7 +88,10 @@ impl Tier {
 
     /// Asks for clones; they are ready a birth later.
     pub(super) fn grow(&mut self, by: u32, now: Duration) {
-        self.due.extend(std::iter::repeat_n(now + self.birth, by as usize));
+        let (first, each) = self.birth;
+        self.due.extend((0..by).map(|index| now + first + each.saturating_mul(index)));
+        // A later order may be done before the last of a large one.
+        self.due.make_contiguous().sort_unstable();
     }
 
     /// Retires the newest ready backends, never the first.
@@ -118,7 +122,7 @@ mod tests {
     /// Ten requests per second and backend.
     fn tier(ready: u32) -> Tier {
         let capacity = Capacity { slots: 1, service_time: Duration::from_millis(100) };
-        Tier::new(capacity, 2 * S, ready)
+        Tier::new(capacity, (2 * S, Duration::ZERO), ready)
     }
 
     #[test]
@@ -137,10 +141,21 @@ mod tests {
         let mut tier = tier(1);
         tier.grow(2, Duration::ZERO);
         tier.pass(0.0, S, S);
-        assert_eq!(tier.pool(), PoolView { ready: 1, starting: 2, retiring: 0 });
+        assert_eq!(tier.pool(), PoolView { ready: 1, starting: 2, ..PoolView::default() });
         tier.pass(0.0, S, 2 * S);
-        assert_eq!(tier.pool(), PoolView { ready: 3, starting: 0, retiring: 0 });
+        assert_eq!(tier.pool(), PoolView { ready: 3, starting: 0, ..PoolView::default() });
         assert_eq!(tier.ready_since(), [Duration::ZERO, 2 * S, 2 * S]);
+    }
+
+    #[test]
+    fn clones_of_one_order_come_one_after_the_other() {
+        let mut tier = Tier { birth: (2 * S, S), ..tier(1) };
+        tier.grow(3, Duration::ZERO);
+        let ready = [2, 3, 4].map(|second| {
+            tier.pass(0.0, S, second * S);
+            tier.pool().ready
+        });
+        assert_eq!(ready, [2, 3, 4]);
     }
 
     #[test]
@@ -148,8 +163,8 @@ mod tests {
         let mut tier = tier(2);
         tier.scale(5, S);
         tier.scale(4, S);
-        assert_eq!(tier.pool(), PoolView { ready: 2, starting: 2, retiring: 0 });
+        assert_eq!(tier.pool(), PoolView { ready: 2, starting: 2, ..PoolView::default() });
         tier.scale(0, S);
-        assert_eq!(tier.pool(), PoolView { ready: 1, starting: 0, retiring: 0 });
+        assert_eq!(tier.pool(), PoolView { ready: 1, starting: 0, ..PoolView::default() });
     }
 }

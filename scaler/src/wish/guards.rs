@@ -5,6 +5,7 @@
 use super::{Inputs, Wish, ceil, greater};
 use crate::goal::Goal;
 use crate::reason::{Driver, Way};
+use crate::sample::LATENCY_WINDOW;
 use crate::signal::Measure;
 
 /// A guard far over its target at most doubles the tier at a time: latency does not
@@ -26,12 +27,17 @@ fn with(mut wish: Wish, inputs: Inputs<'_>, goal: &Goal) -> Wish {
     let over = value > goal.target * (1.0 + policy.tolerance_up());
     let near = value > goal.target * (1.0 - policy.tolerance_down());
     let scaled = ceil(f64::from(pool.ready) * (value / goal.target).min(MOST_GROWTH));
-    // It must be able to answer to the last growth first.
-    let settled = inputs.grown_for.is_some_and(|time| time >= policy.stable_window);
+    // It must be able to answer to the last growth first: what was slow before it is told
+    // for as long as latencies are looked back at, and then leaves the mean.
+    let settling = policy.stable_window.max(LATENCY_WINDOW + window);
+    let settled = inputs.grown_for.is_some_and(|time| time > settling);
     let wants = if over && settled { scaled.max(pool.capacity()) } else { pool.capacity() };
-    let driver = Driver { signal: goal.signal, value, window, target: goal.target, wants, way: Way::Target };
-    if over && wants > pool.capacity() {
+    let way = if over && !settled { Way::Settling } else { Way::Guard };
+    let driver = Driver { signal: goal.signal, value, window, target: goal.target, wants, way };
+    if over {
         wish.up = greater(wish.up, driver);
+    }
+    if over && wants > pool.capacity() {
         wish.grow = Some(wish.grow.map_or(driver, |grow| greater(grow, driver)));
     }
     if near {

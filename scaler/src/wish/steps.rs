@@ -3,27 +3,28 @@
 use std::time::Duration;
 
 use super::{Inputs, Wish, greater};
-use crate::goal::Source;
+use crate::goal::StepOf;
 use crate::reason::{Driver, Way};
-use crate::signal::{Measure, Signal};
+use crate::signal::Measure;
 use crate::step::{Step, Threshold};
 
 /// What the steps ask for, one wish for each signal that has a value.
 pub(super) fn wishes(inputs: Inputs<'_>) -> impl Iterator<Item = Wish> + '_ {
     let steps = &inputs.goals.steps;
-    let first =
-        move |index: usize| !steps[..index].iter().any(|(step, _)| step.signal == steps[index].0.signal);
-    let firsts = (0..steps.len()).filter(move |index| first(*index));
-    firsts.filter_map(move |index| of_signal(inputs, steps[index].0.signal, &steps[index].1))
+    let is_first =
+        move |index: usize| !steps[..index].iter().any(|of| of.step.signal == steps[index].step.signal);
+    let firsts = (0..steps.len()).filter(move |index| is_first(*index));
+    firsts.filter_map(move |index| of_signal(inputs, &steps[index]))
 }
 
-fn of_signal(inputs: Inputs<'_>, signal: Signal, source: &Source) -> Option<Wish> {
+fn of_signal(inputs: Inputs<'_>, first: &StepOf) -> Option<Wish> {
     let Inputs { policy, pool, goals, .. } = inputs;
+    let (signal, source) = (first.step.signal, &first.source);
     if !inputs.is_fresh(source) {
         return None;
     }
     // What counts for the whole tier counts for each ready backend here.
-    let over = if signal.measure() == Measure::Total { f64::from(pool.ready.max(1)) } else { 1.0 };
+    let over = if first.measure == Measure::Total { f64::from(pool.ready.max(1)) } else { 1.0 };
     let mean = |window: Duration| inputs.mean(source, window).map(|value| value / over);
     let (short, stable) = (mean(policy.scale_up.window)?, mean(policy.stable_window)?);
     let capacity = pool.capacity();
@@ -36,7 +37,7 @@ fn of_signal(inputs: Inputs<'_>, signal: Signal, source: &Source) -> Option<Wish
         wants,
         way,
     };
-    let steps = goals.steps.iter().map(|(step, _)| *step).filter(|step| step.signal == signal);
+    let steps = goals.steps.iter().map(|of| of.step).filter(|step| step.signal == signal);
     let above = |step: &Step| matches!(step.when, Threshold::Above(_)) && step.when.is_met(short);
     let add = steps.clone().filter(above).map(|step| (step.change.of(capacity), step)).max_by_key(|it| it.0);
     let up = add.map(|(by, step)| {
@@ -56,6 +57,7 @@ fn of_signal(inputs: Inputs<'_>, signal: Signal, source: &Source) -> Option<Wish
         grow: Some(up).filter(|up| up.wants > capacity),
         keep: down.map_or(greater(stay, up), |down| down),
         over_threshold: false,
+        demand: None,
         missing: None,
         seen: goals.seen_for(source, inputs.history, inputs.now),
     })

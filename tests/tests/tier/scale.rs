@@ -13,7 +13,7 @@ use serde_json::Value;
 const TRACE: &str = "second,requests\n0,10\n3,10\n4,100\n13,100\n14,10\n17,10\n";
 const PEAK: &str = "80";
 
-const FAMILIES: [&str; 16] = [
+const FAMILIES: [&str; 23] = [
     "flurry_requests_total",
     "flurry_requests_failed_total",
     "flurry_request_duration_seconds",
@@ -30,6 +30,13 @@ const FAMILIES: [&str; 16] = [
     "flurry_engine_pages_total",
     "flurry_engine_faults_total",
     "flurry_engine_memory_processes_replaced_total",
+    "flurry_scaler_desired_backends",
+    "flurry_scaler_bound_backends",
+    "flurry_scaler_backends",
+    "flurry_scaler_decisions_total",
+    "flurry_scaler_signal_value",
+    "flurry_scaler_signal_target",
+    "flurry_scaler_signal_age_seconds",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,6 +73,7 @@ impl Measurement {
 /// The figures as a table for a terminal.
 pub fn table(measurements: &[Measurement]) -> String {
     let number = |value: f64| match value.abs() {
+        v if v.is_nan() => "-".to_owned(),
         v if v >= 1000.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
