@@ -8,6 +8,7 @@ use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::page;
 use crate::front::{Handles, Order, TierState};
 
 /// Whoever sends an order sends this header, with any value.
@@ -15,7 +16,7 @@ pub(super) const ORDER_HEADER: &str = "flurry-order";
 
 type Answer = Response<Full<Bytes>>;
 
-const INDEX: &str = "flurry admin\n/metrics\n/v1/status\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/v1/scaling (POST)\n/healthz\n/readyz\n";
+const INDEX: &str = "flurry admin\n/ (a page, for browsers)\n/metrics\n/v1/status\n/v1/history\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/v1/scaling (POST)\n/healthz\n/readyz\n";
 
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
@@ -65,9 +66,11 @@ fn read<B>(request: &Request<B>, handles: &Handles) -> Answer {
         return refused;
     }
     match request.uri().path() {
+        "/" if page::is_wanted(request.headers()) => page::answer(),
         "/" => text(StatusCode::OK, INDEX),
         "/metrics" => metrics(handles),
-        "/v1/status" => json(&handles.board.status(&handles.pool, &handles.samples.borrow())),
+        "/v1/status" => json(&handles.status()),
+        "/v1/history" => compact(&handles.board.history()),
         "/v1/config" => config(handles),
         "/v1/decisions" => json(&handles.board.decisions()),
         "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -124,6 +127,14 @@ fn metrics(handles: &Handles) -> Answer {
 
 fn json<T: Serialize>(document: &T) -> Answer {
     match serde_json::to_vec_pretty(document) {
+        Ok(page) => with_type(StatusCode::OK, "application/json", page.into()),
+        Err(error) => failed(&error),
+    }
+}
+
+/// The same without spaces, for what is long.
+fn compact<T: Serialize>(document: &T) -> Answer {
+    match serde_json::to_vec(document) {
         Ok(page) => with_type(StatusCode::OK, "application/json", page.into()),
         Err(error) => failed(&error),
     }

@@ -122,6 +122,7 @@ mod tests {
     fn a_tier_of_fixed_backends_fits_a_screen() {
         let backend = BackendStatus {
             id: "127.0.0.1:9001".into(),
+            pool: "default".into(),
             address: "127.0.0.1:9001".into(),
             state: "ready".into(),
             in_flight: 3,

@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::history::Moments;
 use super::orders::Order;
 use crate::admin::status::{
-    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalerStatus, ScalingStatus, Status, TierStatus,
+    BackendStatus, DecisionStatus, EngineStatus, History, LoadStatus, ScalerStatus, ScalingStatus, Status,
+    TierStatus,
 };
 use crate::load::Sample;
 use crate::net::Address;
@@ -62,6 +64,7 @@ struct Notes {
     listen: Vec<String>,
     orders: Option<OrderTaker>,
     scaler: ScalerStatus,
+    moments: Moments,
 }
 
 /// What the status document is made of.
@@ -81,6 +84,7 @@ impl Board {
             listen: listen.iter().map(Address::to_string).collect(),
             orders: None,
             scaler: ScalerStatus::default(),
+            moments: Moments::default(),
         };
         Self { started: now, name: name.to_owned(), notes: Mutex::new(notes) }
     }
@@ -150,17 +154,12 @@ impl Board {
         self.notes().decisions.iter().cloned().collect()
     }
 
-    /// Puts the document together.
-    pub fn status(&self, pool: &Pool, sample: &Sample) -> Status {
-        let backends: Vec<BackendStatus> = pool.snapshot().all.iter().map(|it| backend_status(it)).collect();
+    /// Puts the document together. `pool` is the one that is scaled; backends of the others
+    /// are listed too.
+    pub fn status(&self, pool: &Pool, others: &[&Pool], sample: &Sample) -> Status {
+        let listed = [pool].into_iter().chain(others.iter().copied());
+        let backends = listed.flat_map(backends_of).collect();
         let notes = self.notes();
-        let count = |state: State| backends.iter().filter(|it| it.state == state.word()).count() as u32;
-        let of_pool = Scaling {
-            desired: backends.len() as u32,
-            starting: count(State::Probing),
-            retiring: count(State::Draining),
-        };
-        let scaling = notes.scaling.unwrap_or(of_pool);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -170,17 +169,24 @@ impl Board {
                 listen: notes.listen.clone(),
             },
             load: load_status(sample),
-            scaling: ScalingStatus {
-                desired: scaling.desired,
-                ready: count(State::Ready),
-                starting: scaling.starting,
-                retiring: scaling.retiring,
-                scaler: notes.scaler.clone(),
-            },
+            scaling: scaling_status(&notes, pool),
             backends,
             engine: notes.engine.as_ref().map(|source| source()),
             decisions: notes.decisions.iter().cloned().collect(),
         }
+    }
+
+    /// Keeps what is now for [`Self::history`]. Called once a second.
+    pub(super) fn remember(&self, pool: &Pool, sample: &Sample) {
+        let at = self.started.elapsed().as_secs_f64();
+        let mut notes = self.notes();
+        let scaling = scaling_status(&notes, pool);
+        notes.moments.keep(at, load_status(sample), &scaling);
+    }
+
+    /// The last quarter of an hour, one moment a second.
+    pub fn history(&self) -> History {
+        self.notes().moments.document()
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -188,9 +194,32 @@ impl Board {
     }
 }
 
-fn backend_status(backend: &Backend) -> BackendStatus {
+fn scaling_status(notes: &Notes, pool: &Pool) -> ScalingStatus {
+    let snapshot = pool.snapshot();
+    let count = |state: State| snapshot.all.iter().filter(|it| it.state() == state).count() as u32;
+    let of_pool = || Scaling {
+        desired: snapshot.all.len() as u32,
+        starting: count(State::Probing),
+        retiring: count(State::Draining),
+    };
+    let scaling = notes.scaling.unwrap_or_else(of_pool);
+    ScalingStatus {
+        desired: scaling.desired,
+        ready: count(State::Ready),
+        starting: scaling.starting,
+        retiring: scaling.retiring,
+        scaler: notes.scaler.clone(),
+    }
+}
+
+fn backends_of(pool: &Pool) -> Vec<BackendStatus> {
+    pool.snapshot().all.iter().map(|backend| backend_status(pool.name(), backend)).collect()
+}
+
+fn backend_status(pool: &str, backend: &Backend) -> BackendStatus {
     BackendStatus {
         id: backend.id().to_string(),
+        pool: pool.to_owned(),
         address: backend.address().to_string(),
         state: backend.state().word().to_owned(),
         in_flight: backend.in_flight().into(),
@@ -206,6 +235,7 @@ fn load_status(sample: &Sample) -> LoadStatus {
         queued: sample.queued,
         p50_seconds: sample.p50.map(|it| it.as_secs_f64()),
         p95_seconds: sample.p95.map(|it| it.as_secs_f64()),
+        p99_seconds: sample.p99.map(|it| it.as_secs_f64()),
         requests_total: sample.requests_total,
         failed_total: sample.failed_total,
     }

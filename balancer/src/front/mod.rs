@@ -8,6 +8,7 @@
 //! what it knows to the [`Board`].
 
 mod board;
+mod history;
 mod limits;
 mod orders;
 mod planner;
@@ -29,6 +30,7 @@ use planner::Planner;
 pub use reload::{ReloadAsked, ReloadError, Reloads};
 
 use crate::admin;
+use crate::admin::status::Status;
 use crate::config::Config;
 use crate::load::{Gauges, Load, LoadSampler, Sample};
 use crate::net::Address;
@@ -38,6 +40,9 @@ use crate::server::{BindError, DataPlane, StartError, Stopped, bind_alone};
 
 /// Time from one load sample to the next.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Time from one moment that is kept for the status page to the next.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Why the front door cannot open.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +81,14 @@ pub struct Handles {
 }
 
 impl Handles {
+    /// The status document of this moment.
+    pub fn status(&self) -> Status {
+        let plan = self.plan.load();
+        let pools = plan.pools();
+        let others: Vec<&Pool> = pools.into_iter().filter(|it| !it.is(&self.pool)).collect();
+        self.board.status(&self.pool, &others, &self.samples.borrow())
+    }
+
     /// Whether any backend of any pool takes requests.
     pub fn any_ready(&self) -> bool {
         self.plan.load().pools().iter().any(|pool| !pool.snapshot().ready.is_empty())
@@ -120,6 +133,7 @@ impl Front {
         let listener = tokio::net::TcpListener::from_std(admin).map_err(FrontError::AdminRuntime)?;
         tasks.spawn(admin::serve(listener, handles.clone()));
         tasks.spawn(watch_for_first_backend(handles.clone()));
+        tasks.spawn(remember(handles.clone()));
         Ok(Self { plane, planner, admin: address, handles, asks: Some(asks), tasks })
     }
 
@@ -213,6 +227,16 @@ fn start_sampling(tasks: &mut JoinSet<()>, pool: &Pool, load: &Load) -> watch::R
         }
     });
     samples
+}
+
+async fn remember(handles: Handles) {
+    let mut ticks = tokio::time::interval(MOMENT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sample = *handles.samples.borrow();
+        handles.board.remember(&handles.pool, &sample);
+    }
 }
 
 async fn watch_for_first_backend(handles: Handles) {
