@@ -16,15 +16,102 @@ pub(super) const ORDER_HEADER: &str = "flurry-order";
 
 type Answer = Response<Full<Bytes>>;
 
-const INDEX: &str = "flurry admin\n/ (a page, for browsers)\n/metrics\n/v1/status\n/v1/history\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/v1/scaling (POST)\n/healthz\n/readyz\n";
+/// The document of all this, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What there is to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Index,
+    Metrics,
+    Status,
+    History,
+    Decisions,
+    Config,
+    OpenApi,
+    Health,
+    Readiness,
+    Reload,
+    Scaling,
+}
+
+/// Every path, and whether it is written to.
+const PATHS: [(&str, Page); 11] = [
+    ("/", Page::Index),
+    ("/metrics", Page::Metrics),
+    ("/v1/status", Page::Status),
+    ("/v1/history", Page::History),
+    ("/v1/decisions", Page::Decisions),
+    ("/v1/config", Page::Config),
+    ("/v1/openapi.json", Page::OpenApi),
+    ("/v1/reload", Page::Reload),
+    ("/v1/scaling", Page::Scaling),
+    ("/healthz", Page::Health),
+    ("/readyz", Page::Readiness),
+];
+
+impl Page {
+    fn of(path: &str) -> Option<Self> {
+        PATHS.iter().find(|(known, _)| *known == path).map(|(_, page)| *page)
+    }
+
+    fn is_order(self) -> bool {
+        matches!(self, Self::Reload | Self::Scaling)
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        match self.is_order() {
+            true => method == Method::POST,
+            false => method == Method::GET || method == Method::HEAD,
+        }
+    }
+}
 
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
-    match (request.method(), request.uri().path()) {
-        (&Method::POST, "/v1/reload") => reload(&request, &handles).await,
-        (_, "/v1/scaling") => scaling(&request, &handles),
-        _ => read(&request, &handles),
+    match Page::of(request.uri().path()) {
+        None => index(StatusCode::NOT_FOUND),
+        Some(page) if !page.takes(request.method()) => not_allowed(page),
+        Some(Page::Reload) => reload(&request, &handles).await,
+        Some(page) => read(page, &request, &handles),
     }
+}
+
+fn read<B>(page: Page, request: &Request<B>, handles: &Handles) -> Answer {
+    match page {
+        Page::Index if page::is_wanted(request.headers()) => page::answer(),
+        Page::Index => index(StatusCode::OK),
+        Page::Metrics => metrics(handles),
+        Page::Status => json(&handles.status()),
+        Page::History => compact(&handles.board.history()),
+        Page::Decisions => json(&handles.board.decisions()),
+        Page::Config => config(handles),
+        Page::OpenApi => {
+            with_type(StatusCode::OK, "application/json", Bytes::from_static(OPENAPI.as_bytes()))
+        }
+        Page::Health => text(StatusCode::OK, "ok\n"),
+        Page::Readiness => readiness(handles),
+        // Answered before, for it takes time.
+        Page::Reload => not_allowed(page),
+        Page::Scaling => scaling(request, handles),
+    }
+}
+
+fn index(status: StatusCode) -> Answer {
+    let line =
+        |(path, page): &(&str, Page)| format!("{path}{}\n", if page.is_order() { " (POST)" } else { "" });
+    let lines: String = PATHS.iter().map(line).collect();
+    with_type(status, "text/plain; charset=utf-8", format!("flurry admin\n{lines}").into())
+}
+
+fn not_allowed(page: Page) -> Answer {
+    let (said, allowed) = match page.is_order() {
+        true => ("only POST\n", "POST"),
+        false => ("only GET and HEAD\n", "GET, HEAD"),
+    };
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, said);
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    refused
 }
 
 /// Asks for the configuration to be read again. Pages of other sites that a browser on
@@ -59,34 +146,9 @@ fn config(handles: &Handles) -> Answer {
     }))
 }
 
-fn read<B>(request: &Request<B>, handles: &Handles) -> Answer {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
-    }
-    match request.uri().path() {
-        "/" if page::is_wanted(request.headers()) => page::answer(),
-        "/" => text(StatusCode::OK, INDEX),
-        "/metrics" => metrics(handles),
-        "/v1/status" => json(&handles.status()),
-        "/v1/history" => compact(&handles.board.history()),
-        "/v1/config" => config(handles),
-        "/v1/decisions" => json(&handles.board.decisions()),
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => readiness(handles),
-        _ => text(StatusCode::NOT_FOUND, INDEX),
-    }
-}
-
 /// Takes an order to the scaler. The header keeps web pages that a user of this machine
 /// happens to visit from giving orders: a browser does not send it to another site.
 fn scaling<B>(request: &Request<B>, handles: &Handles) -> Answer {
-    if request.method() != Method::POST {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        return refused;
-    }
     if !request.headers().contains_key(ORDER_HEADER) {
         return text(StatusCode::FORBIDDEN, "an order needs the header flurry-order\n");
     }
@@ -155,4 +217,22 @@ fn with_type(status: StatusCode, kind: &'static str, page: Bytes) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test of its schemas is with the real listener.
+    #[test]
+    fn the_openapi_document_has_every_path_with_its_method_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        let described = document["paths"].as_object().unwrap();
+        assert_eq!(described.len(), PATHS.len());
+        for (path, page) in PATHS {
+            let methods: Vec<&String> = described[path].as_object().unwrap().keys().collect();
+            assert_eq!(methods, [if page.is_order() { "post" } else { "get" }], "{path}");
+        }
+    }
 }
