@@ -14,13 +14,13 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with one page; its process ends with it.
-pub struct Browser {
+pub(crate) struct Browser {
     child: Child,
     wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: Option<String>,
     commands: u64,
     /// What the page complained of: exceptions, errors on the console, refused resources.
-    pub complaints: Vec<String>,
+    pub(crate) complaints: Vec<String>,
     _folder: tempfile::TempDir,
 }
 
@@ -33,7 +33,7 @@ impl Drop for Browser {
 
 impl Browser {
     /// Starts one that reaches nothing but this host.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
             .args([
@@ -77,23 +77,23 @@ impl Browser {
     }
 
     /// Sets the size of the window, in the page's pixels.
-    pub async fn resize(&mut self, width: u32, height: u32, mobile: bool) {
+    pub(crate) async fn resize(&mut self, width: u32, height: u32, mobile: bool) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
         self.call("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
     /// Says which colours the user prefers: `light` or `dark`.
-    pub async fn prefer(&mut self, scheme: &str) {
+    pub(crate) async fn prefer(&mut self, scheme: &str) {
         let feature = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.call("Emulation.setEmulatedMedia", feature).await;
     }
 
-    pub async fn open(&mut self, url: &str) {
+    pub(crate) async fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({ "url": url })).await;
     }
 
     /// What an expression is in the page.
-    pub async fn evaluate(&mut self, expression: &str) -> Value {
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let ask = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let answer = self.call("Runtime.evaluate", ask).await;
         assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
@@ -101,7 +101,7 @@ impl Browser {
     }
 
     /// Waits until an expression is true in the page.
-    pub async fn wait_for(&mut self, expression: &str) {
+    pub(crate) async fn wait_for(&mut self, expression: &str) {
         let waited = tokio::time::timeout(PATIENCE, async {
             while self.evaluate(&format!("Boolean({expression})")).await != true {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -114,7 +114,7 @@ impl Browser {
     }
 
     /// The page as a picture (PNG).
-    pub async fn picture(&mut self) -> Vec<u8> {
+    pub(crate) async fn picture(&mut self) -> Vec<u8> {
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;
         base64::engine::general_purpose::STANDARD.decode(shot["data"].as_str().unwrap()).unwrap()
     }
