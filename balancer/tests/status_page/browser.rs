@@ -90,6 +90,7 @@ impl Browser {
 
     pub(crate) async fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({ "url": url })).await;
+        self.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'").await;
     }
 
     /// What an expression is in the page.
