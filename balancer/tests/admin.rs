@@ -138,7 +138,7 @@ async fn flurry_scale_says_what_comes_of_an_order_and_when_nothing_does() {
 }
 
 async fn ask_order(front: &Front, query: &str) -> String {
-    ask(front, &format!("POST /v1/scaling?{query} HTTP/1.1\r\nFlurry-Order: 1\r\nX: ")).await
+    ask(front, &format!("POST /v1/scaling?{query}")).await
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod client;
 pub(crate) mod families;
 mod meter;
+mod page;
 mod routes;
 pub mod status;
 mod table;

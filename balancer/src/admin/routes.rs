@@ -8,39 +8,108 @@ use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::page;
 use crate::front::{Handles, Order, TierState};
 
 type Answer = Response<Full<Bytes>>;
 
-const INDEX: &str = "flurry admin\n/metrics\n/v1/status\n/v1/decisions\n/v1/config\n/v1/reload (POST)\n/v1/scaling (POST)\n/healthz\n/readyz\n";
+/// The document of all this, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
 
-/// What the listener changes when it is asked to.
-const ORDERS: [&str; 2] = ["/v1/reload", "/v1/scaling"];
+/// What there is to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Index,
+    Metrics,
+    Status,
+    History,
+    Decisions,
+    Config,
+    OpenApi,
+    Health,
+    Readiness,
+    Reload,
+    Scaling,
+}
 
-/// Answers one request.
-pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
-    let (method, path) = (request.method(), request.uri().path());
-    if !ORDERS.contains(&path) {
-        return match *method == Method::GET || *method == Method::HEAD {
-            true => read(path, &handles),
-            false => not_allowed("GET, HEAD"),
-        };
+/// Every path, and whether it is written to.
+const PATHS: [(&str, Page); 11] = [
+    ("/", Page::Index),
+    ("/metrics", Page::Metrics),
+    ("/v1/status", Page::Status),
+    ("/v1/history", Page::History),
+    ("/v1/decisions", Page::Decisions),
+    ("/v1/config", Page::Config),
+    ("/v1/openapi.json", Page::OpenApi),
+    ("/v1/reload", Page::Reload),
+    ("/v1/scaling", Page::Scaling),
+    ("/healthz", Page::Health),
+    ("/readyz", Page::Readiness),
+];
+
+impl Page {
+    fn of(path: &str) -> Option<Self> {
+        PATHS.iter().find(|(known, _)| *known == path).map(|(_, page)| *page)
     }
-    if method != Method::POST {
-        return not_allowed("POST");
+
+    fn is_order(self) -> bool {
+        matches!(self, Self::Reload | Self::Scaling)
     }
-    // Browsers say where a POST comes from, and nobody else does: pages that a user of this
-    // host happens to visit give no orders.
-    if request.headers().contains_key(ORIGIN) {
-        return text(StatusCode::FORBIDDEN, "not from a page of another site\n");
-    }
-    match path {
-        "/v1/reload" => reload(&handles).await,
-        _ => scaling(request.uri().query().unwrap_or(""), &handles),
+
+    fn takes(self, method: &Method) -> bool {
+        match self.is_order() {
+            true => method == Method::POST,
+            false => method == Method::GET || method == Method::HEAD,
+        }
     }
 }
 
-fn not_allowed(allowed: &'static str) -> Answer {
+/// Answers one request.
+pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
+    let Some(page) = Page::of(request.uri().path()) else { return index(StatusCode::NOT_FOUND) };
+    if !page.takes(request.method()) {
+        return not_allowed(page);
+    }
+    // Browsers say where a POST comes from, and nobody else does: pages that a user of this
+    // host happens to visit give no orders.
+    if page.is_order() && request.headers().contains_key(ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "not from a page of another site\n");
+    }
+    match page {
+        Page::Reload => reload(&handles).await,
+        _ => read(page, &request, &handles),
+    }
+}
+
+fn read<B>(page: Page, request: &Request<B>, handles: &Handles) -> Answer {
+    match page {
+        Page::Index if page::is_wanted(request.headers()) => page::answer(),
+        Page::Index => index(StatusCode::OK),
+        Page::Metrics => metrics(handles),
+        Page::Status => json(&handles.status()),
+        Page::History => compact(&handles.board.history()),
+        Page::Decisions => json(&handles.board.decisions()),
+        Page::Config => config(handles),
+        Page::OpenApi => {
+            with_type(StatusCode::OK, "application/json", Bytes::from_static(OPENAPI.as_bytes()))
+        }
+        Page::Health => text(StatusCode::OK, "ok\n"),
+        Page::Readiness => readiness(handles),
+        // Answered before, for it takes time.
+        Page::Reload => not_allowed(page),
+        Page::Scaling => scaling(request.uri().query().unwrap_or(""), handles),
+    }
+}
+
+fn index(status: StatusCode) -> Answer {
+    let line =
+        |(path, page): &(&str, Page)| format!("{path}{}\n", if page.is_order() { " (POST)" } else { "" });
+    let lines: String = PATHS.iter().map(line).collect();
+    with_type(status, "text/plain; charset=utf-8", format!("flurry admin\n{lines}").into())
+}
+
+fn not_allowed(page: Page) -> Answer {
+    let allowed = if page.is_order() { "POST" } else { "GET, HEAD" };
     let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n");
     refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     refused
@@ -72,19 +141,6 @@ fn config(handles: &Handles) -> Answer {
         "reloads": { "taken": reloads.taken(), "refused": reloads.refused() },
         "last_error": reloads.error(),
     }))
-}
-
-fn read(path: &str, handles: &Handles) -> Answer {
-    match path {
-        "/" => text(StatusCode::OK, INDEX),
-        "/metrics" => metrics(handles),
-        "/v1/status" => json(&handles.status()),
-        "/v1/config" => config(handles),
-        "/v1/decisions" => json(&handles.board.decisions()),
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => readiness(handles),
-        _ => text(StatusCode::NOT_FOUND, INDEX),
-    }
 }
 
 /// Takes an order to the scaler.
@@ -131,6 +187,14 @@ fn json<T: Serialize>(document: &T) -> Answer {
     }
 }
 
+/// The same without spaces, for what is long.
+fn compact<T: Serialize>(document: &T) -> Answer {
+    match serde_json::to_vec(document) {
+        Ok(page) => with_type(StatusCode::OK, "application/json", page.into()),
+        Err(error) => failed(&error),
+    }
+}
+
 fn failed(error: &dyn std::fmt::Display) -> Answer {
     tracing::error!(%error, "an admin page cannot be made");
     text(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made, see the log\n")
@@ -146,4 +210,22 @@ fn with_type(status: StatusCode, kind: &'static str, page: Bytes) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test of its schemas is with the real listener.
+    #[test]
+    fn the_openapi_document_has_every_path_with_its_method_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        let described = document["paths"].as_object().unwrap();
+        assert_eq!(described.len(), PATHS.len());
+        for (path, page) in PATHS {
+            let methods: Vec<&String> = described[path].as_object().unwrap().keys().collect();
+            assert_eq!(methods, [if page.is_order() { "post" } else { "get" }], "{path}");
+        }
+    }
 }

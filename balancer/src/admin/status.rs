@@ -56,6 +56,8 @@ pub struct LoadStatus {
     pub p50_seconds: Option<f64>,
     /// 95th percentile of latency in seconds.
     pub p95_seconds: Option<f64>,
+    /// 99th percentile of latency in seconds.
+    pub p99_seconds: Option<f64>,
     /// Requests since start, for whatever backend and none.
     pub requests_total: u64,
     /// Requests since start that the tier answered with a 5xx of its own or cut off.
@@ -158,8 +160,28 @@ pub struct EngineStatus {
     pub fork_to_first_response_ms: Option<f64>,
     /// The same for every clone so far, in order of birth.
     pub fork_to_first_response_all_ms: Vec<f64>,
+    /// What the last forks were made of, oldest first.
+    pub forks: Vec<ForkStatus>,
     /// Pages fetched on a fault or by prefetch since start, all checkpoints.
     pub pages_fetched: u64,
+}
+
+/// The birth of a clone; each phase from `sf_create_clones`, milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForkStatus {
+    /// Clone ID.
+    pub id: u32,
+    /// When it began, seconds since the process started; `None` if the clone is long gone.
+    pub began_at_seconds: Option<f64>,
+    /// Memory mapped and served, device state loaded.
+    pub seeded_ms: f64,
+    /// vCPUs running.
+    pub running_ms: f64,
+    /// Its own addresses and names taken.
+    pub joined_ms: f64,
+    /// First HTTP response; `None` if there was none yet.
+    pub first_response_ms: Option<f64>,
 }
 
 /// A parent (ID 0) or a clone.
@@ -198,4 +220,31 @@ pub struct DecisionStatus {
     pub to: u32,
     /// One sentence: inputs, and the rule that bound the answer.
     pub reason: String,
+}
+
+/// The last quarter of an hour, one entry a second, in columns of the same length.
+/// What `GET /v1/history` answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// Seconds since the process started.
+    pub at_seconds: Vec<f64>,
+    /// Requests that ended in the second before.
+    pub requests_per_second: Vec<f64>,
+    /// Requests being served by backends.
+    pub in_flight: Vec<u64>,
+    /// Requests waiting for a backend.
+    pub queued: Vec<u64>,
+    /// Median latency of the ten seconds before, seconds.
+    pub p50_seconds: Vec<Option<f64>>,
+    /// 95th percentile of the same.
+    pub p95_seconds: Vec<Option<f64>>,
+    /// 99th percentile of the same.
+    pub p99_seconds: Vec<Option<f64>>,
+    /// Requests since start that the tier failed.
+    pub failed_total: Vec<u64>,
+    /// Backends wanted.
+    pub desired: Vec<u32>,
+    /// Backends that take new requests.
+    pub ready: Vec<u32>,
 }

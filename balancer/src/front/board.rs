@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::history::Moments;
 use super::orders::Order;
 use crate::admin::status::{
-    BackendStatus, DecisionStatus, EngineStatus, LoadStatus, ScalerStatus, ScalingStatus, Status, TierStatus,
+    BackendStatus, DecisionStatus, EngineStatus, History, LoadStatus, ScalerStatus, ScalingStatus, Status,
+    TierStatus,
 };
 use crate::load::Sample;
 use crate::net::Address;
@@ -62,6 +64,7 @@ struct Notes {
     listen: Vec<String>,
     orders: Option<OrderTaker>,
     scaler: ScalerStatus,
+    moments: Moments,
 }
 
 /// What the status document is made of.
@@ -81,6 +84,7 @@ impl Board {
             listen: listen.iter().map(Address::to_string).collect(),
             orders: None,
             scaler: ScalerStatus::default(),
+            moments: Moments::default(),
         };
         Self { started: now, name: name.to_owned(), notes: Mutex::new(notes) }
     }
@@ -156,18 +160,8 @@ impl Board {
 
     /// Puts the document together. With a scaled tier, the counts are of the pool that its VMs are in.
     pub fn status(&self, pools: &[&Pool], sample: &Sample) -> Status {
-        let backends: Vec<BackendStatus> = pools.iter().flat_map(|pool| backends_of(pool)).collect();
+        let backends = pools.iter().flat_map(|pool| backends_of(pool)).collect();
         let notes = self.notes();
-        let counted = |it: &&BackendStatus| notes.scaling.is_none() || it.pool == DEFAULT_POOL;
-        let count = |state: State| {
-            backends.iter().filter(counted).filter(|it| it.state == state.word()).count() as u32
-        };
-        let of_pool = Scaling {
-            desired: backends.len() as u32,
-            starting: count(State::Probing),
-            retiring: count(State::Draining),
-        };
-        let scaling = notes.scaling.unwrap_or(of_pool);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -177,21 +171,49 @@ impl Board {
                 listen: notes.listen.clone(),
             },
             load: load_status(sample),
-            scaling: ScalingStatus {
-                desired: scaling.desired,
-                ready: count(State::Ready),
-                starting: scaling.starting,
-                retiring: scaling.retiring,
-                scaler: notes.scaler.clone(),
-            },
+            scaling: scaling_status(&notes, pools),
             backends,
             engine: notes.engine.as_ref().map(|source| source()),
             decisions: notes.decisions.iter().cloned().collect(),
         }
     }
 
+    /// Keeps what is now for [`Self::history`]. Called once a second.
+    pub(super) fn remember(&self, pools: &[&Pool], sample: &Sample) {
+        let at = self.started.elapsed().as_secs_f64();
+        let mut notes = self.notes();
+        let scaling = scaling_status(&notes, pools);
+        notes.moments.keep(at, load_status(sample), &scaling);
+    }
+
+    /// The last quarter of an hour, one moment a second.
+    pub fn history(&self) -> History {
+        self.notes().moments.document()
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn scaling_status(notes: &Notes, pools: &[&Pool]) -> ScalingStatus {
+    let counted = pools.iter().filter(|pool| notes.scaling.is_none() || pool.name() == DEFAULT_POOL);
+    let states: Vec<State> = counted
+        .flat_map(|pool| pool.snapshot().all.iter().map(|it| it.state()).collect::<Vec<_>>())
+        .collect();
+    let count = |state: State| states.iter().filter(|it| **it == state).count() as u32;
+    let of_pools = || Scaling {
+        desired: states.len() as u32,
+        starting: count(State::Probing),
+        retiring: count(State::Draining),
+    };
+    let scaling = notes.scaling.unwrap_or_else(of_pools);
+    ScalingStatus {
+        desired: scaling.desired,
+        ready: count(State::Ready),
+        starting: scaling.starting,
+        retiring: scaling.retiring,
+        scaler: notes.scaler.clone(),
     }
 }
 
@@ -218,6 +240,7 @@ fn load_status(sample: &Sample) -> LoadStatus {
         queued: sample.queued,
         p50_seconds: sample.p50.map(|it| it.as_secs_f64()),
         p95_seconds: sample.p95.map(|it| it.as_secs_f64()),
+        p99_seconds: sample.p99.map(|it| it.as_secs_f64()),
         requests_total: sample.requests_total,
         failed_total: sample.failed_total,
     }

@@ -8,6 +8,7 @@
 //! what it knows to the [`Board`].
 
 mod board;
+mod history;
 mod limits;
 mod orders;
 mod planner;
@@ -39,6 +40,9 @@ use crate::server::{BindError, DataPlane, StartError, Stopped, bind_alone};
 
 /// Time from one load sample to the next.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Time from one moment that is kept for the status page to the next.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Why the front door cannot open.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,7 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// The status document.
+    /// The status document of this moment.
     pub fn status(&self) -> Status {
         self.board.status(&self.plan.load().pools(), &self.samples.borrow())
     }
@@ -126,6 +130,7 @@ impl Front {
         let listener = tokio::net::TcpListener::from_std(admin).map_err(FrontError::AdminRuntime)?;
         tasks.spawn(admin::serve(listener, handles.clone()));
         tasks.spawn(watch_for_first_backend(handles.clone()));
+        tasks.spawn(remember(handles.clone()));
         Ok(Self { plane, planner, admin: address, handles, asks: Some(asks), tasks })
     }
 
@@ -231,6 +236,16 @@ fn gauges(plan: &Plan, now: Instant) -> Gauges {
         in_flight: pools.iter().map(|pool| pool.in_flight()).sum(),
         queued: pools.iter().map(|pool| pool.queued() as u64).sum(),
         oldest_wait: pools.iter().filter_map(|pool| pool.oldest_wait(now)).max(),
+    }
+}
+
+async fn remember(handles: Handles) {
+    let mut ticks = tokio::time::interval(MOMENT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sample = *handles.samples.borrow();
+        handles.board.remember(&handles.plan.load().pools(), &sample);
     }
 }
 

@@ -1,12 +1,12 @@
 //! The engine's part of the status document.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use snowflock_engine::control::{Engine, LifeState, View, VmView};
+use snowflock_engine::control::{Engine, ForkTimes, LifeState, View, VmView};
 
 use super::numbers::{Counted, Numbers};
-use crate::admin::status::{CloneStatus, EngineStatus};
+use crate::admin::status::{CloneStatus, EngineStatus, ForkStatus};
 use crate::front::Handles;
 
 /// Shows the engine before anything is counted.
@@ -17,14 +17,16 @@ pub(super) fn install(engine: &Engine, handles: &Handles) {
 /// Shows the engine, with these counters.
 pub(super) fn install_numbers(engine: &Engine, handles: &Handles, numbers: Arc<Numbers>) {
     let (view, choice) = (engine.view(), engine.accelerator().clone());
+    let start = Instant::now().checked_sub(handles.board.uptime());
     handles.board.set_engine(move || EngineStatus {
         accelerator: choice.accelerator.name().to_owned(),
         accelerator_reason: choice.reason.clone(),
-        ..status(&view.borrow(), &numbers.get())
+        ..status(&view.borrow(), &numbers.get(), start)
     });
 }
 
-fn status(view: &View, counted: &Counted) -> EngineStatus {
+/// `start` is when the process began; times of the document count from there.
+fn status(view: &View, counted: &Counted, start: Option<Instant>) -> EngineStatus {
     let pauses: Vec<f64> = view.checkpoints.iter().map(|c| ms(c.pause.total())).collect();
     let forks: Vec<f64> = view.forks.iter().filter_map(|fork| fork.first_response).map(ms).collect();
     let living = |clone: &&VmView| clone.state != LifeState::Gone;
@@ -37,8 +39,22 @@ fn status(view: &View, counted: &Counted) -> EngineStatus {
         descriptor_bytes: view.checkpoints.last().map(|c| c.descriptor_bytes),
         fork_to_first_response_ms: median(forks.clone()),
         fork_to_first_response_all_ms: forks,
+        forks: view.forks.iter().map(|fork| fork_status(fork, view, start)).collect(),
         pages_fetched: counted.sum(|pager| pager.fetched + pager.prefetched),
         ..EngineStatus::default()
+    }
+}
+
+fn fork_status(fork: &ForkTimes, view: &View, start: Option<Instant>) -> ForkStatus {
+    let began = view.clone_with(fork.id).map(|clone| clone.began);
+    let since = began.zip(start).map(|(began, start)| began.saturating_duration_since(start));
+    ForkStatus {
+        id: fork.id.0,
+        began_at_seconds: since.map(|since| since.as_secs_f64()),
+        seeded_ms: ms(fork.seeded),
+        running_ms: ms(fork.running),
+        joined_ms: ms(fork.joined),
+        first_response_ms: fork.first_response.map(ms),
     }
 }
 
