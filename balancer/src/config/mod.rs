@@ -3,12 +3,15 @@
 //! Every key is described in `CONFIG.md` beside this crate; `deploy/examples/` has whole
 //! files. Not checked here: what only the running system knows, such as free ports.
 
+mod balance;
 mod health;
 mod limits;
 mod listen;
 mod network;
+mod outliers;
 mod pool;
 mod routes;
+mod sticky;
 mod tls;
 mod vm;
 mod warm;

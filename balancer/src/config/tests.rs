@@ -271,11 +271,50 @@ fn what_a_balance_policy_lacks_is_said() {
     assert_eq!(with("{policy: hash, by: path}").unwrap().pool.balance, Balance::Hash(HashBy::Path));
     assert_eq!(with("{}").unwrap().pool.balance, Balance::TwoChoices);
     for (balance, complaint) in [
-        ("{policy: best}", "balance.policy: must be one of two_choices, round_robin, least_requests, hash"),
+        (
+            "{policy: best}",
+            "balance.policy: must be one of two_choices, round_robin, least_requests, peak_ewma, hash",
+        ),
+        ("{policy: hash, by: cookie}", "balance.cookie: and `by: cookie` need each other"),
+        ("{cookie: a b}", "balance.cookie: must be the name of a cookie, got `a b`"),
         ("{policy: hash, by: header}", "balance.header: and `by: header` need each other"),
         ("{policy: round_robin, by: path}", "balance.by: is given without `policy: hash`"),
     ] {
         let complaints = with(balance).unwrap_err().to_string();
         assert!(complaints.contains(complaint), "{balance}: {complaints}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_weights_outliers_and_cookies_is_said_with_its_key() {
+    let read = |path: &Path| Ok(if path.ends_with("short") { b"short".to_vec() } else { vec![b'x'; 32] });
+    let surroundings = Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true, read: &read };
+    let text = "
+listen: [127.0.0.1:80]
+backends: [{address: 127.0.0.1:9001, weight: 0}, {weight: 2}, {address: here, wait: 3}]
+outliers:
+  max_ejected: 110%
+  ejection_time: 10m
+  max_ejection_time: 1m
+  success_rate: {min_backends: 1, deviations: -1}
+sticky: {cookie: a=b, secret_file: short, max_age: 0s, same_site: never}
+";
+    let complaints = Config::parse(text, &surroundings).unwrap_err().to_string();
+    for expected in [
+        "backends[0].weight: must be at least 1, got 0",
+        "backends[1].address: is missing",
+        "backends[2].address: must be an IP address with a port, got `here`",
+        "backends[2].wait: is not a known key",
+        "outliers.max_ejected: must be at most 1, got 1.1",
+        "outliers.max_ejection_time: must not be shorter than `ejection_time`",
+        "outliers.success_rate.min_backends: must be at least 2, got 1",
+        "outliers.success_rate.deviations: must be at least 0, got -1",
+        "sticky.cookie: must be the name of a cookie, got `a=b`",
+        "sticky.secret_file: /etc/flurry/short holds less than 16 bytes",
+        "sticky.max_age: must be at least 1s, got 0s",
+        "sticky.same_site: must be one of lax, strict, none, got `never`",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
+    assert_eq!(complaints.lines().count(), 12, "{complaints}");
 }

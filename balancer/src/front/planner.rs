@@ -35,6 +35,7 @@ impl Planner {
     pub(super) fn new(config: &Config, workers: usize) -> Self {
         let default = Pool::new(config.pool.settings());
         config.pool.backends.iter().for_each(|address| insert(&default, address));
+        weigh(&default, &config.pool);
         let made = |(name, pool): (&String, &PoolConfig)| (name.clone(), made(name, pool));
         let pools: BTreeMap<_, _> = config.pools.iter().map(made).collect();
         let plan = plan(config, &default, &pools, workers, None);
@@ -104,6 +105,7 @@ impl Planner {
 fn made(name: &str, config: &PoolConfig) -> Pool {
     let pool = Pool::named(name, config.settings());
     config.backends.iter().for_each(|address| insert(&pool, address));
+    weigh(&pool, config);
     pool
 }
 
@@ -120,11 +122,23 @@ fn insert(pool: &Pool, address: &Address) {
     }
 }
 
+/// Gives fixed backends their weights.
+fn weigh(pool: &Pool, config: &PoolConfig) {
+    let snapshot = pool.snapshot();
+    for address in &config.backends {
+        let given = config.weights.iter().find(|(of, _)| of == address);
+        if let Some(backend) = snapshot.get(&id_of(address)) {
+            backend.set_weight(given.map_or(1, |(_, weight)| *weight));
+        }
+    }
+}
+
 /// Brings a pool from one configuration to another.
 fn update(pool: &Pool, old: &PoolConfig, new: &PoolConfig, deadline: Duration, tasks: &mut JoinSet<()>) {
     pool.reconfigure(new.settings());
     let added = new.backends.iter().filter(|address| !old.backends.contains(address));
     added.for_each(|address| insert(pool, address));
+    weigh(pool, new);
     for gone in old.backends.iter().filter(|address| !new.backends.contains(address)) {
         tasks.spawn(drained(pool.clone(), id_of(gone), deadline));
     }

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::backend::{Backend, Permit};
-use super::pick::{Balance, Rng, Wish, pick};
+use super::pick::{Balance, Rng, Turns, Wish, pick};
 use super::snapshot::Snapshot;
 
 /// How long the line may be, and how long one may stand in it.
@@ -50,7 +50,7 @@ pub enum Refused {
 pub struct Queue {
     settings: ArcSwap<QueueSettings>,
     balance: ArcSwap<Balance>,
-    turn: AtomicUsize,
+    turns: Turns,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
     look_again: AtomicBool,
@@ -73,9 +73,9 @@ impl Queue {
     pub(super) fn new(settings: QueueSettings, balance: Balance, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
         let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
         let settings = ArcSwap::from_pointee(settings);
-        let (balance, turn) = (ArcSwap::from_pointee(balance), AtomicUsize::new(0));
+        let (balance, turns) = (ArcSwap::from_pointee(balance), Turns::default());
         let (waiting, look_again) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { settings, balance, turn, snapshot, waiting, look_again, line: Mutex::new(line) }
+        Self { settings, balance, turns, snapshot, waiting, look_again, line: Mutex::new(line) }
     }
 
     /// Requests that wait now.
@@ -88,9 +88,9 @@ impl Queue {
         self.balance.store(Arc::new(balance));
     }
 
-    /// Counts the choices that are made in turn, in line or not.
-    pub(super) fn turn(&self) -> &AtomicUsize {
-        &self.turn
+    /// The choices that are made in turn, in line or not.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Stands in line for a backend. Who may be the first is also given to a new backend that has not
@@ -153,7 +153,7 @@ impl Queue {
         let wish = line.waiters.front()?.wish;
         let snapshot = self.snapshot.load();
         let balance = self.balance.load();
-        if let Some(permit) = pick(&snapshot.ready, &balance, wish, &mut line.rng, &self.turn) {
+        if let Some(permit) = pick(&snapshot.ready, &balance, wish, &mut line.rng, &self.turns) {
             return self.take_out(line, 0).map(|waiter| (waiter, permit));
         }
         let first = line.waiters.iter().position(|waiter| waiter.wish.may_be_first)?;

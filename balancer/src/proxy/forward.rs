@@ -14,13 +14,14 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
+use super::affinity::{self, Affinity};
 use super::body::{RequestBody, ResponseBody};
 use super::headers;
 use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, HashBy, Permit, Pool, Refused, State, Wish, hash, is_local};
+use crate::pool::{Backend, Permit, Pool, Refused, State, Wish, is_local};
 use crate::route::{Action, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
@@ -46,7 +47,8 @@ pub(crate) async fn forward(
     };
     worker.budget.borrow_mut().earn();
     let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
-    trip.key = pool.hash_by().and_then(|by| key(&by, &request, &session));
+    trip.key = pool.hash_by().and_then(|by| affinity::key(&by, &request, &session));
+    trip.affinity = Affinity::of(pool, &request, &session);
     if upgrade::is_wanted(&request) {
         // Boxed, as everything rare: the future of each request is moved a few times, and
         // has room for all that may happen to it.
@@ -57,15 +59,6 @@ pub(crate) async fn forward(
     let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
     answer
-}
-
-/// What a request has in common with others for the same backend. `None` if it has not.
-fn key<B>(by: &HashBy, request: &Request<B>, session: &Session) -> Option<u64> {
-    match by {
-        HashBy::Client => session.client.address.map(|address| hash(&address.ip().to_canonical())),
-        HashBy::Path => Some(hash(&request.uri().path())),
-        HashBy::Header(name) => request.headers().get(name).map(|value| hash(&value.as_bytes())),
-    }
 }
 
 /// The plan and the route that the request follows until its end.
@@ -171,6 +164,8 @@ pub(super) struct Trip<'a> {
     avoid: Option<u64>,
     /// What it has in common with requests for the same backend.
     key: Option<u64>,
+    /// The backend that its client sticks to.
+    affinity: Option<Affinity>,
     /// Whether only a new connection will do.
     fresh: bool,
 }
@@ -183,7 +178,7 @@ impl<'a> Trip<'a> {
         route: &'a Route,
         pool: &'a Pool,
     ) -> Self {
-        Self { worker, session, plan, route, pool, avoid: None, key: None, fresh: false }
+        Self { worker, session, plan, route, pool, avoid: None, key: None, affinity: None, fresh: false }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
@@ -206,8 +201,12 @@ impl<'a> Trip<'a> {
             if permit.backend().link().http2 {
                 to_absolute_form(&mut request, permit.backend());
             }
+            let sent = self.pool.clock();
             match upstream.exchange(request, self.session, permit.backend()).await {
-                Ok(answer) => return self.answered(answer, upstream, permit),
+                Ok(answer) => {
+                    self.pool.answered_after(permit.backend(), answer.status(), sent);
+                    return self.answered(answer, upstream, permit);
+                }
                 Err(error) => match self.exchange_failed(error, upstream.reused(), permit.backend()) {
                     Next::Again(again) => request = again,
                     Next::Answer(answer) => return answer,
@@ -220,7 +219,8 @@ impl<'a> Trip<'a> {
     /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
     /// the first of a new backend.
     pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
-        let wish = Wish { avoid: self.avoid, key: self.key, may_be_first };
+        let prefer = self.affinity.as_ref().and_then(Affinity::prefers);
+        let wish = Wish { avoid: self.avoid, key: self.key, prefer, may_be_first };
         let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
         match taken {
             Some(permit) => Ok(permit),
@@ -272,6 +272,9 @@ impl<'a> Trip<'a> {
         headers::to_client(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
+        if let Some(affinity) = &self.affinity {
+            affinity.tell(&mut parts.headers, permit.backend());
+        }
         if !self.route.is_plain {
             self.route.settings.response_headers.apply(&mut parts.headers);
         }

@@ -5,6 +5,7 @@
 //! Each step is a tower layer; what comes later (rate limits, routes) goes between them.
 //! Everything runs on the worker that accepted the client's connection.
 
+mod affinity;
 mod body;
 mod forward;
 mod headers;
