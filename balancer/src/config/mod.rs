@@ -11,6 +11,7 @@ mod network;
 mod outliers;
 mod pool;
 mod routes;
+pub(crate) mod state_dir;
 mod sticky;
 mod tls;
 mod vm;
@@ -110,6 +111,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) exists: &'a dyn Fn(&Path) -> bool,
     /// Reads a file.
     pub(crate) read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    /// Whether what is written below a path stays in memory.
+    pub(crate) in_memory: &'a dyn Fn(&Path) -> bool,
 }
 
 impl Config {
@@ -133,7 +136,8 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let surroundings = Surroundings { folder, exists, read: &|path| std::fs::read(path) };
+        let read = |path: &Path| std::fs::read(path);
+        let surroundings = Surroundings { folder, exists, read: &read, in_memory: &state_dir::in_memory };
         Self::parse(&text, &surroundings)
             .map_err(|complaints| ConfigError::Wrong { path: path.to_owned(), complaints })
     }

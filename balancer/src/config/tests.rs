@@ -16,7 +16,12 @@ fn pem() -> Vec<u8> {
 fn parse(text: &str) -> Result<Config, Complaints> {
     Config::parse(
         text,
-        &Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true, read: &|_| Ok(pem()) },
+        &Surroundings {
+            folder: Path::new("/etc/flurry"),
+            exists: &|_| true,
+            read: &|_| Ok(pem()),
+            in_memory: &|_| true,
+        },
     )
 }
 
@@ -145,6 +150,19 @@ fn a_network_too_small_for_the_tier_is_refused() {
 }
 
 #[test]
+fn the_state_folder_is_in_memory_where_there_is_such_a_folder() {
+    let text = "name: shop\nlisten: [0.0.0.0:80]\nvm: {image: images/demo}\n";
+    let default = |in_memory: &dyn Fn(&Path) -> bool| {
+        let folder = Path::new("/etc/flurry");
+        let around = Surroundings { folder, exists: &|_| true, read: &|_| Ok(pem()), in_memory };
+        Config::parse(text, &around).unwrap().vm.unwrap().vm.state_dir
+    };
+    assert_eq!(default(&|_| true), Path::new("/run/flurry/shop"));
+    assert_eq!(default(&|path| path == Path::new("/dev/shm")), Path::new("/dev/shm/flurry/shop"));
+    assert_eq!(default(&|_| false), Path::new("/run/flurry/shop"));
+}
+
+#[test]
 fn an_image_is_looked_for_beside_the_file() {
     let text = "listen: [0.0.0.0:80]\nvm: {image: images/demo}\n";
     let found = parse(text).unwrap().vm.unwrap().vm.image;
@@ -153,6 +171,7 @@ fn an_image_is_looked_for_beside_the_file() {
         folder: Path::new("/etc/flurry"),
         exists: &|_| false,
         read: &|path| std::fs::read(path),
+        in_memory: &|_| true,
     };
     let complaint = Config::parse(text, &nothing).unwrap_err().to_string();
     assert!(complaint.starts_with("vm.image: /etc/flurry/images/demo does not exist"), "{complaint}");
@@ -196,7 +215,12 @@ fn what_is_wrong_with_listeners_and_certificates_is_said_with_its_key() {
         true => Ok(pem()),
         false => Err(io::Error::from(io::ErrorKind::NotFound)),
     };
-    let surroundings = Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true, read: &read };
+    let surroundings = Surroundings {
+        folder: Path::new("/etc/flurry"),
+        exists: &|_| true,
+        read: &read,
+        in_memory: &|_| true,
+    };
     let text = "
 listen:
   - unix:web.sock

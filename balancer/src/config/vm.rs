@@ -7,6 +7,7 @@ use scaler::yaml::Section;
 
 use super::Surroundings;
 use super::network::Ipv4Prefix;
+use super::state_dir;
 use super::warm::{self, WarmRequests};
 
 /// Which way of running a guest to use.
@@ -47,7 +48,7 @@ pub struct VmConfig {
     pub hook_deadline: Duration,
     /// Requests that the parent answers before its first checkpoint.
     pub warm: Vec<WarmRequests>,
-    /// Folder for sockets, frozen memory and disk overlays; wiped at start.
+    /// Folder for sockets and disk overlays; wiped at start.
     pub state_dir: PathBuf,
     /// The QEMU program.
     pub qemu: PathBuf,
@@ -88,8 +89,7 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
         deadline("drain_deadline", "give the longest time for a clone's last requests, e.g. 30s", 30);
     let hook_deadline = deadline("hook_deadline", "give the longest time for the guest's hooks, e.g. 5s", 5);
     let warm = warm::read(s);
-    let state_dir = s.path_buf("state_dir", "give a folder on a tmpfs, e.g. /run/flurry/shop");
-    let state_dir = state_dir.check(|path| absolute(path)).or(Path::new("/run/flurry").join(name));
+    let state_dir = state_dir::read(s, name, around);
     let qemu = s.path_buf("qemu", "give the QEMU program, e.g. /usr/bin/qemu-system-x86_64");
     let qemu = qemu.or(PathBuf::from("qemu-system-x86_64"));
     Some(VmConfig {
@@ -113,14 +113,4 @@ pub(super) fn read(section: &mut Section<'_>, name: &str, around: &Surroundings<
 fn existing(path: &Path, around: &Surroundings<'_>) -> Result<PathBuf, String> {
     let path = around.folder.join(path);
     if (around.exists)(&path) { Ok(path) } else { Err(format!("{} does not exist", path.display())) }
-}
-
-/// The folder is wiped at start, so it must be plain which one is meant.
-fn absolute(path: &Path) -> Result<(), String> {
-    let deep = path.components().count() >= 3;
-    let plain = !path.components().any(|part| part == std::path::Component::ParentDir);
-    let fine = path.is_absolute() && deep && plain;
-    fine.then_some(()).ok_or_else(|| {
-        format!("must be an absolute path of at least two folders without .., got `{}`", path.display())
-    })
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::guest_http::GuestClient;
 use super::{GuestDialer, TierError};
-use crate::config::{AcceleratorChoice, VmConfig, VmTier, WarmRequests};
+use crate::config::{AcceleratorChoice, VmConfig, VmTier, WarmRequests, state_dir};
 use crate::front::Handles;
 use crate::pool::{BackendId, BackendSpec, Initial};
 
@@ -83,6 +83,16 @@ fn absolute(path: &Path) -> Result<PathBuf, TierError> {
     Ok(path.canonicalize()?)
 }
 
+/// Tells of pauses to come: see [`state_dir`].
+fn warn_of_a_disk(folder: &Path) {
+    if !state_dir::in_memory(folder) {
+        tracing::warn!(
+            state_dir = %folder.display(),
+            "vm.state_dir is on a disk: the parent of a fork waits for it; give a folder on a tmpfs"
+        );
+    }
+}
+
 /// Boots the parent, waits for its first answer, warms it, takes the first checkpoint.
 pub(super) async fn parent(
     engine: &Engine,
@@ -92,6 +102,7 @@ pub(super) async fn parent(
 ) -> Result<CheckpointId, TierError> {
     let began = Instant::now();
     let vm = &config.vm;
+    warn_of_a_disk(&vm.state_dir);
     super::report::install(engine, handles);
     engine.boot().await.map_err(TierError::engine("the parent does not boot"))?;
     let address = address(engine, CloneId::PARENT, vm.port)?;
