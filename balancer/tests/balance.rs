@@ -277,3 +277,46 @@ async fn idle_connections_to_a_removed_backend_are_closed() {
     let closed = tokio::time::timeout(SECOND / 2, end.recv()).await.expect("closed at once");
     assert_eq!(closed, Some(true));
 }
+
+/// A backend that answers once it is let.
+async fn gated() -> (Backend, Arc<tokio::sync::Semaphore>) {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let backend = Backend::serve(move |_| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            ok("hello")
+        }
+    })
+    .await;
+    (backend, gate)
+}
+
+#[tokio::test]
+async fn who_stands_in_line_for_too_long_is_answered_without_blaming_a_backend() {
+    let (backend, gate) = gated().await;
+    let extra = "max_in_flight: 1
+routes: [{path: /quick, response_timeout: 200ms}]
+queue: {timeout: 60s}
+health: {eject_after: 1, interval: 60s}";
+    let front = ready_front(&[backend.address], extra).await;
+    let pool = front.handles().pool;
+    let mut busy = Wire::connect(&front).await;
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    eventually("the backend is busy", || pool.in_flight() == 1).await;
+    let mut wires = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::connect(&front).await;
+        wire.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wires.push(wire);
+    }
+    for wire in &mut wires {
+        let (head, body) = wire.answer().await;
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+        assert_eq!(body, "no backend became free in time\n");
+    }
+    assert_eq!((pool.snapshot().all[0].state(), backend.count()), (State::Ready, 1));
+    gate.add_permits(1);
+    assert_eq!(busy.answer().await.1, "hello");
+}

@@ -4,9 +4,13 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use balancer::front::{Front, ReloadError};
+use balancer::pool::{BackendId, State};
 use support::*;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 /// The same listener in every configuration: port 0 stays what it became.
 const LISTEN: &str = "listen: ['127.0.0.1:0']\n";
@@ -127,4 +131,68 @@ async fn what_cannot_change_is_refused_and_the_old_configuration_stays() {
     assert!(handles.reloads.error().unwrap().contains("name"));
     front.reload(site.config(&text)).unwrap();
     assert_eq!((handles.reloads.taken(), handles.reloads.error()), (1, None));
+}
+
+/// A backend that answers once it is let.
+async fn gated() -> (Backend, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let backend = Backend::serve(move |_| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            ok("hello")
+        }
+    })
+    .await;
+    (backend, gate)
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_rolled_back_during_a_drain_has_its_backend_again() {
+    let ((slow, gate), other) = (gated().await, Backend::text("other").await);
+    let site = Site::new();
+    let old = format!("{LISTEN}backends: ['{}']", slow.address);
+    let new = format!("{LISTEN}backends: ['{}']", other.address);
+    let mut front = site.open(&old).await;
+    let pool = front.handles().pool;
+    let mut wire = Wire::connect(&front).await;
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    eventually("it has a request", || slow.count() == 1).await;
+    front.reload(site.config(&new)).unwrap();
+    let id = BackendId::from(slow.address.to_string());
+    let state = || pool.snapshot().get(&id).map(|backend| backend.state());
+    eventually("it is draining", || state() == Some(State::Draining)).await;
+    front.reload(site.config(&old)).unwrap();
+    eventually("it is ready again", || state() == Some(State::Ready)).await;
+    gate.add_permits(2);
+    assert_eq!(wire.answer().await.1, "hello");
+    eventually("the other one is gone", || pool.snapshot().all.len() == 1).await;
+    assert_eq!((get(&front).await, state()), ("hello".to_owned(), Some(State::Ready)));
+}
+
+#[tokio::test]
+async fn who_stands_in_line_for_a_pool_that_goes_is_still_served() {
+    let ((slow, gate), other) = (gated().await, Backend::text("other").await);
+    let site = Site::new();
+    let backends = format!("{LISTEN}backends: ['{}']\n", other.address);
+    let pools = format!("pools: {{a: {{backends: ['{}'], max_in_flight: 1}}}}\n", slow.address);
+    let mut front = site.open(&format!("{backends}{pools}routes: [{{path: /a, pool: a}}]")).await;
+    let plan = front.handles().plan.load_full();
+    let pool = plan.pools().into_iter().find(|pool| pool.name() == "a").unwrap().clone();
+    eventually("ready", || !pool.snapshot().ready.is_empty()).await;
+    let mut wires = Vec::new();
+    for _ in 0..4 {
+        let mut wire = Wire::connect(&front).await;
+        wire.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wires.push(wire);
+    }
+    eventually("three wait", || (pool.in_flight(), pool.queued()) == (1, 3)).await;
+    front.reload(site.config(&backends)).unwrap();
+    assert_eq!(Wire::connect(&front).await.get("/a").await.1, "other");
+    gate.add_permits(4);
+    for wire in &mut wires {
+        assert_eq!(wire.answer().await.1, "hello");
+    }
+    eventually("the pool is empty", || pool.snapshot().all.is_empty()).await;
 }

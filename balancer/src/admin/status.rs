@@ -41,7 +41,8 @@ pub struct TierStatus {
     pub listen: Vec<String>,
 }
 
-/// The load over the last full second, latencies over the last ten.
+/// The load over the last full second, latencies over the last ten: that of the VMs, where there
+/// are any, else of all pools.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadStatus {
@@ -55,7 +56,7 @@ pub struct LoadStatus {
     pub p50_seconds: Option<f64>,
     /// 95th percentile of latency in seconds.
     pub p95_seconds: Option<f64>,
-    /// Requests since start.
+    /// Requests since start, for whatever backend and none.
     pub requests_total: u64,
     /// Requests since start that the tier answered with a 5xx of its own or cut off.
     pub failed_total: u64,

@@ -114,7 +114,7 @@ impl Front {
         let board = Arc::new(Board::new(&config.name, &plane.addresses(), Instant::now()));
         let (asked, asks) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        let samples = start_sampling(&mut tasks, &pool, &load);
+        let samples = start_sampling(&mut tasks, &plan, &load);
         let handles = Handles { pool, samples, board, registry, plan, reloads, asked };
         let address = admin.local_addr().map_err(FrontError::AdminRuntime)?;
         let listener = tokio::net::TcpListener::from_std(admin).map_err(FrontError::AdminRuntime)?;
@@ -196,12 +196,16 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn start_sampling(tasks: &mut JoinSet<()>, pool: &Pool, load: &Load) -> watch::Receiver<Sample> {
-    let (pool, load) = (pool.clone(), load.clone());
+fn start_sampling(
+    tasks: &mut JoinSet<()>,
+    plan: &Arc<ArcSwap<Plan>>,
+    load: &Load,
+) -> watch::Receiver<Sample> {
+    let (plan, load) = (Arc::clone(plan), load.clone());
     let mut sampler = LoadSampler::default();
     let mut take = move || {
-        let gauges = Gauges { in_flight: pool.in_flight(), queued: pool.queued() as u64 };
-        sampler.sample(Instant::now(), load.totals(), gauges)
+        let now = Instant::now();
+        sampler.sample(now, load.totals(), gauges(&plan.load(), now))
     };
     let (sender, samples) = watch::channel(take());
     tasks.spawn(async move {
@@ -213,6 +217,15 @@ fn start_sampling(tasks: &mut JoinSet<()>, pool: &Pool, load: &Load) -> watch::R
         }
     });
     samples
+}
+
+fn gauges(plan: &Plan, now: Instant) -> Gauges {
+    let pools = plan.scaled_pools();
+    Gauges {
+        in_flight: pools.iter().map(|pool| pool.in_flight()).sum(),
+        queued: pools.iter().map(|pool| pool.queued() as u64).sum(),
+        oldest_wait: pools.iter().filter_map(|pool| pool.oldest_wait(now)).max(),
+    }
 }
 
 async fn watch_for_first_backend(handles: Handles) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
@@ -15,7 +15,7 @@ use super::reload::ReloadError;
 use crate::config::{Config, PoolConfig, RouteConfig, TargetConfig};
 use crate::load::RouteLoad;
 use crate::net::Address;
-use crate::pool::{BackendId, BackendSpec, Initial, Pool, Tcp};
+use crate::pool::{Backend, BackendId, BackendSpec, Initial, Pool, Tcp};
 use crate::route::{Action, Matcher, Plan, Route, RouteSettings};
 
 /// The name of the route for what no other one is for.
@@ -67,31 +67,36 @@ impl Planner {
         if fixed.is_empty() { Ok(()) } else { Err(ReloadError::Fixed(fixed)) }
     }
 
-    /// Puts a configuration into force; returns its generation.
+    /// Puts a configuration into force; returns its generation. What it no longer names is
+    /// drained after that, so that no request finds only backends on their way out.
     pub(super) fn apply(&mut self, new: Config, tasks: &mut JoinSet<()>) -> u64 {
-        let deadline = new.timeouts.drain;
-        update(&self.default, &self.config.pool, &new.pool, deadline, tasks);
+        let (mut drains, mut retired) = (Vec::new(), Vec::new());
+        drains.extend(update(&self.default, &self.config.pool, &new.pool));
         let mut pools = BTreeMap::new();
         for (name, config) in &new.pools {
             let kept = self.config.pools.get(name).filter(|old| old.upstream == config.upstream);
             let pool = match (kept, self.pools.remove(name)) {
                 (Some(old), Some(pool)) => {
-                    update(&pool, old, config, deadline, tasks);
+                    drains.extend(update(&pool, old, config));
                     pool
                 }
                 (_, gone) => {
-                    gone.into_iter().for_each(|pool| retire(pool, deadline, tasks));
+                    retired.extend(gone);
                     made(name, config)
                 }
             };
             pools.insert(name.clone(), pool);
         }
-        let gone = std::mem::replace(&mut self.pools, pools);
+        retired.extend(std::mem::replace(&mut self.pools, pools).into_values());
         let old = self.plan.load_full();
         let plan = plan(&new, &self.default, &self.pools, self.workers, Some(&old));
         let generation = plan.generation;
         self.plan.store(Arc::new(plan));
-        gone.into_values().for_each(|pool| retire(pool, deadline, tasks));
+        let deadline = new.timeouts.drain;
+        drains.into_iter().for_each(|(pool, id)| drain(&pool, &id, deadline, tasks));
+        for pool in retired {
+            tasks.spawn(retire(pool, deadline));
+        }
         self.config = new;
         generation
     }
@@ -117,8 +122,10 @@ fn insert(pool: &Pool, address: &Address) {
     let (id, dialer) = (id_of(address), Arc::new(Tcp));
     let spec = BackendSpec { id, address: address.clone(), dialer, initial: Initial::Probing };
     if let Err(duplicate) = pool.insert(spec) {
-        // It is on its way out: a configuration has just taken it out and this one has it again.
-        tracing::warn!(%duplicate, "a backend is still draining; it joins with the next configuration");
+        // A configuration has just taken it out, and this one has it again.
+        if !pool.revive(&duplicate.0) {
+            tracing::warn!(%duplicate, "a backend is there already");
+        }
     }
 }
 
@@ -133,28 +140,42 @@ fn weigh(pool: &Pool, config: &PoolConfig) {
     }
 }
 
-/// Brings a pool from one configuration to another.
-fn update(pool: &Pool, old: &PoolConfig, new: &PoolConfig, deadline: Duration, tasks: &mut JoinSet<()>) {
+/// Brings a pool from one configuration to another; returns the backends to drain.
+fn update(pool: &Pool, old: &PoolConfig, new: &PoolConfig) -> Vec<(Pool, BackendId)> {
     pool.reconfigure(new.settings());
     let added = new.backends.iter().filter(|address| !old.backends.contains(address));
     added.for_each(|address| insert(pool, address));
     weigh(pool, new);
-    for gone in old.backends.iter().filter(|address| !new.backends.contains(address)) {
-        tasks.spawn(drained(pool.clone(), id_of(gone), deadline));
-    }
-}
-
-/// Lets a pool finish what it has.
-fn retire(pool: Pool, deadline: Duration, tasks: &mut JoinSet<()>) {
-    for backend in &pool.snapshot().all {
-        tasks.spawn(drained(pool.clone(), backend.id().clone(), deadline));
-    }
+    let gone = old.backends.iter().filter(|address| !new.backends.contains(address));
+    gone.map(|address| (pool.clone(), id_of(address))).collect()
 }
 
 /// Lets a backend finish what it has. One that is gone already is what was wanted.
-async fn drained(pool: Pool, id: BackendId, deadline: Duration) {
-    let _ = pool.drain(&id, deadline).await;
-    let _ = pool.remove(&id);
+fn drain(pool: &Pool, id: &BackendId, deadline: Duration, tasks: &mut JoinSet<()>) {
+    if let Ok(backend) = pool.begin_drain(id) {
+        tasks.spawn(drained(pool.clone(), backend, deadline));
+    }
+}
+
+async fn drained(pool: Pool, backend: Arc<Backend>, deadline: Duration) {
+    pool.end_of_drain(&backend, deadline).await;
+    pool.remove_if_draining(&backend);
+}
+
+/// Lets a pool that nothing leads to any more serve who stands in its line, and finish.
+async fn retire(pool: Pool, deadline: Duration) {
+    /// How often the line is looked at.
+    const LOOK: Duration = Duration::from_millis(20);
+    let end = Instant::now() + deadline;
+    while pool.queued() > 0 && Instant::now() < end {
+        tokio::time::sleep(LOOK).await;
+    }
+    let left = end.saturating_duration_since(Instant::now());
+    let mut drains = JoinSet::new();
+    for backend in &pool.snapshot().all {
+        drain(&pool, backend.id(), left, &mut drains);
+    }
+    drains.join_all().await;
 }
 
 /// Makes the plan. Routes keep what they counted under the same name before.
@@ -169,20 +190,24 @@ fn plan(
         let counted = old.and_then(|old| old.all().find(|route| &*route.name == name));
         counted.map_or_else(|| RouteLoad::new(workers), |route| route.load.clone())
     };
+    // With VMs, only their load counts: the other backends are given.
+    let is_scaled =
+        |action: &Action| matches!(action, Action::Forward(pool) if config.vm.is_none() || pool.is(default));
     let route = |route: &RouteConfig| {
         let action = action(&route.target, default, pools);
         let (matcher, settings) = (route.matcher.clone(), route.settings.clone());
-        Arc::new(Route::new(&route.name, matcher, action, settings, load(&route.name)))
+        let scaled = is_scaled(&action);
+        Arc::new(Route::new(&route.name, matcher, action, settings, load(&route.name)).scaled(scaled))
     };
     let rest = match config.has_default_pool() {
         true => Action::Forward(default.clone()),
         false => Action::Respond { status: StatusCode::NOT_FOUND, text: "no route leads there\n".into() },
     };
-    let (matcher, settings) = (Matcher::default(), RouteSettings::default());
+    let (matcher, settings, scaled) = (Matcher::default(), RouteSettings::default(), is_scaled(&rest));
     Plan {
         generation: old.map_or(1, |old| old.generation + 1),
         routes: config.routes.iter().map(route).collect(),
-        fallback: Arc::new(Route::new(FALLBACK, matcher, rest, settings, load(FALLBACK))),
+        fallback: Arc::new(Route::new(FALLBACK, matcher, rest, settings, load(FALLBACK)).scaled(scaled)),
         timeouts: config.timeouts.clone(),
         tick: config.tick(),
     }

@@ -55,8 +55,57 @@ pub enum Ending {
     Abandoned,
 }
 
-/// The counters of one worker.
+/// What a scaler goes by: requests for the backends that it scales.
+///
+/// Those that never had a place at one have arrived and no more: how quickly we refuse
+/// says nothing about backends.
 #[derive(Debug)]
+pub struct ScaledCounters {
+    /// Requests that came, whatever became of them.
+    pub arrived: Counter,
+    /// Requests that had a place at a backend and ended.
+    pub ended: Counter,
+    /// Of these, failed by our fault or the backend's.
+    pub failed: Counter,
+    fine: Box<[Counter]>,
+}
+
+impl Default for ScaledCounters {
+    fn default() -> Self {
+        Self {
+            arrived: Counter::default(),
+            ended: Counter::default(),
+            failed: Counter::default(),
+            fine: (0..BUCKETS).map(|_| Counter::default()).collect(),
+        }
+    }
+}
+
+impl ScaledCounters {
+    /// Counts the end of a request that had a place at a backend. One that we refused
+    /// for what its client did is none of the backend's.
+    pub fn request_ended(&self, status: u16, own: bool, ending: Ending, latency: Duration) {
+        if own && (400..500).contains(&status) {
+            return;
+        }
+        self.ended.bump();
+        if is_failure(status, own, ending) {
+            self.failed.bump();
+        }
+        self.fine[bucket_of(latency)].bump();
+    }
+}
+
+fn is_failure(status: u16, own: bool, ending: Ending) -> bool {
+    match ending {
+        Ending::Abandoned => false,
+        Ending::CutOff => true,
+        Ending::Answered => own && status >= 500,
+    }
+}
+
+/// The counters of one worker.
+#[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerCounters {
     /// Ended requests by the first digit of their status; 0 is for those without one.
@@ -89,44 +138,21 @@ pub struct WorkerCounters {
     pub latency_sum_us: Counter,
     /// Latencies by [`DURATION_BOUNDS`], with one more for everything above.
     pub by_bound: [Counter; DURATION_BOUNDS.len() + 1],
-    fine: Box<[Counter]>,
-}
-
-impl Default for WorkerCounters {
-    fn default() -> Self {
-        Self {
-            by_class: Default::default(),
-            failed: Counter::default(),
-            abandoned: Counter::default(),
-            refused: Counter::default(),
-            queue_full: Counter::default(),
-            queue_timeout: Counter::default(),
-            queued: Counter::default(),
-            retries: Counter::default(),
-            retries_denied: Counter::default(),
-            accepted: Counter::default(),
-            open: Counter::default(),
-            connects: Counter::default(),
-            connect_failures: Counter::default(),
-            latency_sum_us: Counter::default(),
-            by_bound: Default::default(),
-            fine: (0..BUCKETS).map(|_| Counter::default()).collect(),
-        }
-    }
+    /// What the scaler goes by.
+    pub scaled: ScaledCounters,
 }
 
 impl WorkerCounters {
     /// Counts a request that ended. `status` is that of its answer, 0 without one.
     pub fn request_ended(&self, status: u16, own: bool, ending: Ending, latency: Duration) {
         self.by_class[usize::from(status / 100).min(5)].bump();
-        match ending {
-            Ending::Abandoned => self.abandoned.bump(),
-            Ending::CutOff => self.failed.bump(),
-            Ending::Answered if own && status >= 500 => self.failed.bump(),
-            Ending::Answered => {}
+        if ending == Ending::Abandoned {
+            self.abandoned.bump();
+        }
+        if is_failure(status, own, ending) {
+            self.failed.bump();
         }
         self.latency_sum_us.add(u64::try_from(latency.as_micros()).unwrap_or(0));
-        self.fine[bucket_of(latency)].bump();
         let seconds = latency.as_secs_f64();
         let bound = DURATION_BOUNDS.iter().position(|bound| seconds <= *bound);
         self.by_bound[bound.unwrap_or(DURATION_BOUNDS.len())].bump();
@@ -136,11 +162,24 @@ impl WorkerCounters {
 /// Sums over all workers at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    /// Requests that ended.
+    /// Requests that ended, all of them.
     pub requests: u64,
     /// Of these, failed by our fault.
     pub failed: u64,
-    /// Latencies by [`super::histogram`] bucket.
+    /// What the scaler goes by.
+    pub scaled: ScaledTotals,
+}
+
+/// Sums of [`ScaledCounters`] over all workers at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct ScaledTotals {
+    /// Requests that came.
+    pub arrived: u64,
+    /// Requests that had a place at a backend and ended.
+    pub ended: u64,
+    /// Of these, failed.
+    pub failed: u64,
+    /// Latencies of these by [`super::histogram`] bucket.
     pub latencies: Vec<u64>,
 }
 
@@ -175,7 +214,14 @@ impl Load {
         Totals {
             requests: (0..6).map(class).sum(),
             failed: self.sum(|worker| &worker.failed),
-            latencies: (0..BUCKETS).map(|bucket| self.sum(|worker| &worker.fine[bucket])).collect(),
+            scaled: ScaledTotals {
+                arrived: self.sum(|worker| &worker.scaled.arrived),
+                ended: self.sum(|worker| &worker.scaled.ended),
+                failed: self.sum(|worker| &worker.scaled.failed),
+                latencies: (0..BUCKETS)
+                    .map(|bucket| self.sum(|worker| &worker.scaled.fine[bucket]))
+                    .collect(),
+            },
         }
     }
 }
@@ -213,7 +259,20 @@ mod tests {
         }
         let totals = load.totals();
         assert_eq!((totals.requests, totals.failed), (3, 0));
-        assert_eq!(totals.latencies.iter().sum::<u64>(), 3);
         assert_eq!(load.sum(|worker| &worker.by_bound[2]), 3);
+    }
+
+    #[test]
+    fn what_we_refuse_for_the_clients_fault_says_nothing_about_backends() {
+        let load = Load::new(1);
+        let scaled = &load.worker(0).scaled;
+        scaled.request_ended(408, true, Ending::Answered, MS);
+        assert_eq!((scaled.ended.get(), scaled.failed.get()), (0, 0));
+        scaled.request_ended(404, false, Ending::Answered, MS);
+        scaled.request_ended(504, true, Ending::Answered, MS);
+        scaled.request_ended(0, false, Ending::Abandoned, MS);
+        let totals = load.totals().scaled;
+        assert_eq!((totals.ended, totals.failed), (3, 1));
+        assert_eq!(totals.latencies.iter().sum::<u64>(), 3);
     }
 }

@@ -5,6 +5,8 @@ pub mod histogram;
 mod route;
 mod sampler;
 
-pub use counters::{Counter, DURATION_BOUNDS, Ending, Load, Totals, WorkerCounters};
+pub use counters::{
+    Counter, DURATION_BOUNDS, Ending, Load, ScaledCounters, ScaledTotals, Totals, WorkerCounters,
+};
 pub use route::{RouteCounters, RouteLoad};
 pub use sampler::{Gauges, LoadSampler, Sample};

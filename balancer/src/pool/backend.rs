@@ -7,7 +7,7 @@
 //!      any of them -> draining -> gone
 //!
 //! Invariant: once `Draining` is stored and `in_flight` was read as 0, no request
-//! will ever start here again. Both sides use sequentially consistent order for it:
+//! will start here again, unless the drain is taken back. Both sides use sequentially consistent order for it:
 //! a taker adds, then looks at the state; the drain stores the state, then looks at
 //! the count.
 

@@ -213,16 +213,54 @@ impl Pool {
     /// # Errors
     /// [`Unknown`] if it is not in the pool.
     pub async fn drain(&self, id: &BackendId, deadline: Duration) -> Result<Drained, Unknown> {
+        let backend = self.begin_drain(id)?;
+        Ok(self.end_of_drain(&backend, deadline).await)
+    }
+
+    /// Gives a backend no new requests from now on.
+    ///
+    /// # Errors
+    /// [`Unknown`] if it is not in the pool.
+    pub(crate) fn begin_drain(&self, id: &BackendId) -> Result<Arc<Backend>, Unknown> {
         let backend = self.snapshot().get(id).cloned().ok_or_else(|| Unknown(id.clone()))?;
         if backend.transit(&[State::Probing, State::Ready, State::Ejected], State::Draining) {
             self.publish(self.members());
         }
+        Ok(backend)
+    }
+
+    /// Waits until the requests of a draining backend are done.
+    pub(crate) async fn end_of_drain(&self, backend: &Backend, deadline: Duration) -> Drained {
         match tokio::time::timeout(deadline, backend.emptied()).await {
-            Ok(()) => Ok(Drained::Empty),
+            Ok(()) => Drained::Empty,
             Err(_elapsed) => match backend.in_flight() {
-                0 => Ok(Drained::Empty),
-                in_flight => Ok(Drained::DeadlinePassed { in_flight }),
+                0 => Drained::Empty,
+                in_flight => Drained::DeadlinePassed { in_flight },
             },
+        }
+    }
+
+    /// Takes a drain back: the backend gets requests again after its next good probe. Says whether
+    /// there was a drain to take back.
+    pub(crate) fn revive(&self, id: &BackendId) -> bool {
+        let members = self.members();
+        let Some(member) = members.iter().find(|member| member.backend.id() == id) else { return false };
+        let backend = Arc::clone(&member.backend);
+        let revived = backend.transit(&[State::Draining], State::Probing);
+        if revived {
+            self.publish(members);
+            backend.ask_for_probe();
+        }
+        revived
+    }
+
+    /// Removes a backend unless its drain was taken back.
+    pub(crate) fn remove_if_draining(&self, backend: &Backend) {
+        let members = self.members();
+        let same = |member: &Member| member.backend.serial() == backend.serial();
+        match members.iter().position(same) {
+            Some(index) if backend.state() == State::Draining => self.take_out(members, index),
+            _ => {}
         }
     }
 
@@ -231,15 +269,19 @@ impl Pool {
     /// # Errors
     /// [`Unknown`] if it is not in the pool.
     pub fn remove(&self, id: &BackendId) -> Result<(), Unknown> {
-        let mut members = self.members();
+        let members = self.members();
         let index = members.iter().position(|member| member.backend.id() == id);
-        let member = members.remove(index.ok_or_else(|| Unknown(id.clone()))?);
+        self.take_out(members, index.ok_or_else(|| Unknown(id.clone()))?);
+        Ok(())
+    }
+
+    fn take_out(&self, mut members: MutexGuard<'_, Vec<Member>>, index: usize) {
+        let member = members.remove(index);
         let all = [State::Probing, State::Ready, State::Ejected, State::Draining];
         member.backend.transit(&all, State::Gone);
         member.backend.cut();
         member.prober.abort();
         self.publish(members);
-        Ok(())
     }
 
     /// The pool as it is now.
@@ -255,6 +297,11 @@ impl Pool {
     /// Requests that wait for a backend.
     pub fn queued(&self) -> usize {
         self.0.queue.waiting()
+    }
+
+    /// How long the first in line for a backend has waited; `None` if nobody waits.
+    pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
+        self.0.queue.oldest_wait(now)
     }
 
     /// Requests that backends are serving.

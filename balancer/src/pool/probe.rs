@@ -45,6 +45,9 @@ enum ProbeError {
     Timeout(Duration),
 }
 
+/// What came of a probe: the connection, if it can carry the next one.
+type Probed = Result<Option<Line>, ProbeError>;
+
 /// A connection over which a probe was answered.
 struct Line {
     sender: Sender,
@@ -114,20 +117,26 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
             return;
         }
         let settings = pool.settings().health.clone();
-        let gap = probe_gap(state.0, state.1.elapsed(), &settings);
+        let mut gap = probe_gap(state.0, state.1.elapsed(), &settings);
         let result = match state.0 {
             State::Probing => eager(&backend, &settings, state.1).await,
-            _ => once(&backend, &settings, kept.take()).await,
+            _ => Some(once(&backend, &settings, kept.take()).await),
         };
-        let good = result.is_ok();
         match result {
-            Ok(line) => kept = line,
-            Err(error) => tracing::debug!(backend = %backend.id(), %error, "probe failed"),
-        }
-        match streak.note(good, backend.state(), &settings) {
-            Verdict::Keep => {}
-            Verdict::Admit => pool.admit(&backend),
-            Verdict::Eject => pool.eject(&backend, "probes failed"),
+            Some(result) => {
+                let good = result.is_ok();
+                match result {
+                    Ok(line) => kept = line,
+                    Err(error) => tracing::debug!(backend = %backend.id(), %error, "probe failed"),
+                }
+                match streak.note(good, backend.state(), &settings) {
+                    Verdict::Keep => {}
+                    Verdict::Admit => pool.admit(&backend),
+                    Verdict::Eject => pool.eject(&backend, "probes failed"),
+                }
+            }
+            // Its first request was answered before a probe was, or it is on its way out.
+            None => gap = probe_gap(backend.state(), Duration::ZERO, &settings),
         }
         tokio::select! {
             () = tokio::time::sleep(gap) => {}
@@ -136,12 +145,8 @@ pub(super) async fn run(pool: Pool, backend: Arc<Backend>) {
     }
 }
 
-/// Attempts until one is answered well.
-async fn eager(
-    backend: &Arc<Backend>,
-    settings: &HealthSettings,
-    since: Instant,
-) -> Result<Option<Line>, ProbeError> {
+/// Attempts until one is answered well; `None` if there is nothing to find out any more.
+async fn eager(backend: &Arc<Backend>, settings: &HealthSettings, since: Instant) -> Option<Probed> {
     let mut attempts = JoinSet::new();
     while backend.state() == State::Probing {
         if backend.in_flight() > 0 && since.elapsed() < PATIENCE {
@@ -154,21 +159,16 @@ async fn eager(
             attempts.spawn(async move { once(&backend, &settings, None).await });
         }
         match tokio::time::timeout(PATIENCE, attempts.join_next()).await {
-            Ok(Some(Ok(Ok(line)))) => return Ok(line),
+            Ok(Some(Ok(Ok(line)))) => return Some(Ok(line)),
             Ok(_) => tokio::time::sleep(probe_gap(State::Probing, since.elapsed(), settings)).await,
             Err(_silent) => {}
         }
     }
-    // Drained or removed meanwhile: the run loop takes it from here.
-    Err(ProbeError::Timeout(since.elapsed()))
+    None
 }
 
 /// One probe, over the kept connection if there is one that still works.
-async fn once(
-    backend: &Backend,
-    settings: &HealthSettings,
-    kept: Option<Line>,
-) -> Result<Option<Line>, ProbeError> {
+async fn once(backend: &Backend, settings: &HealthSettings, kept: Option<Line>) -> Probed {
     within(settings.timeout, async {
         if let Some(mut line) = kept.filter(|line| line.sender.is_ready()) {
             if let Ok(reusable) = ask(&mut line.sender, backend, settings).await {

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
@@ -66,6 +66,7 @@ struct Line {
 struct Waiter {
     ticket: u64,
     wish: Wish,
+    since: Instant,
     call: oneshot::Sender<Permit>,
 }
 
@@ -81,6 +82,15 @@ impl Queue {
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
+    }
+
+    /// How long the first in line has waited; `None` if nobody waits.
+    pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
+        if self.waiting() == 0 {
+            return None;
+        }
+        let since = self.lock().waiters.front()?.since;
+        Some(now.saturating_duration_since(since))
     }
 
     pub(super) fn reconfigure(&self, settings: QueueSettings, balance: Balance) {
@@ -114,7 +124,7 @@ impl Queue {
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, wish, call });
+        line.waiters.push_back(Waiter { ticket, wish, since: Instant::now(), call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }

@@ -372,3 +372,19 @@ async fn a_pool_without_the_section_judges_nobody() {
     (0..100).for_each(|_| pool.answered(&backends[0], StatusCode::INTERNAL_SERVER_ERROR));
     assert_eq!(backends[0].state(), State::Ready);
 }
+
+#[tokio::test]
+async fn a_first_request_that_is_answered_is_no_bad_probe() {
+    let health = HealthSettings { unhealthy_after: 1, interval: 60 * SECOND, ..HealthSettings::default() };
+    let pool = pool(health, QueueSettings::default(), None);
+    let address = "203.0.113.1:80".parse().unwrap();
+    let spec = BackendSpec { id: "a".into(), address, dialer: Arc::new(Nowhere), initial: Initial::Trial };
+    let backend = pool.insert(spec).unwrap();
+    let wish = Wish { may_be_first: true, ..Wish::default() };
+    let permit = pool.take_in_line(wish).await.unwrap();
+    // Time for the prober to find out that there is a first request.
+    tokio::time::sleep(SECOND / 20).await;
+    pool.answered(permit.backend(), StatusCode::OK);
+    tokio::time::sleep(SECOND / 4).await;
+    assert_eq!(backend.state(), State::Ready);
+}

@@ -171,7 +171,10 @@ impl Streaming {
             Poll::Pending if source.permit.backend().is_cut() => {
                 Poll::Ready(Some(Err(self.broke(BodyError::Cut))))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                source.session.waits(cx.waker());
+                Poll::Pending
+            }
         }
     }
 

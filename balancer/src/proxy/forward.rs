@@ -5,8 +5,10 @@
 //!         ^                  |                      |
 //!         +-- never sent ----+---- idempotent ------+       otherwise: 502, 503, 504
 
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -45,6 +47,9 @@ pub(crate) async fn forward(
         Action::Redirect { status, to } => return redirect(&request, *status, to),
         Action::Respond { status, text } => return respond(*status, text),
     };
+    if route.is_scaled {
+        worker.counters.scaled.arrived.bump();
+    }
     worker.budget.borrow_mut().earn();
     let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
     trip.key = pool.hash_by().and_then(|by| affinity::key(&by, &request, &session));
@@ -168,6 +173,8 @@ pub(super) struct Trip<'a> {
     affinity: Option<Affinity>,
     /// Whether only a new connection will do.
     fresh: bool,
+    /// Whether it stood in line, so that the backend had less than the whole time for it.
+    queued: bool,
 }
 
 impl<'a> Trip<'a> {
@@ -178,7 +185,8 @@ impl<'a> Trip<'a> {
         route: &'a Route,
         pool: &'a Pool,
     ) -> Self {
-        Self { worker, session, plan, route, pool, avoid: None, key: None, affinity: None, fresh: false }
+        let (avoid, key, affinity) = (None, None, None);
+        Self { worker, session, plan, route, pool, avoid, key, affinity, fresh: false, queued: false }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
@@ -218,17 +226,37 @@ impl<'a> Trip<'a> {
 
     /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
     /// the first of a new backend.
-    pub(super) async fn place(&self, may_be_first: bool) -> Result<Permit, Refused> {
-        let prefer = self.affinity.as_ref().and_then(Affinity::prefers);
-        let wish = Wish { avoid: self.avoid, key: self.key, prefer, may_be_first };
+    pub(super) async fn place(&mut self, may_be_first: bool) -> Result<Permit, Refused> {
+        let wish = self.wish(may_be_first);
         let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
-        match taken {
-            Some(permit) => Ok(permit),
+        let permit = match taken {
+            Some(permit) => permit,
             None => {
                 self.worker.counters.queued.bump();
-                Box::pin(self.pool.take_in_line(wish)).await
+                self.queued = true;
+                self.in_line(wish).await?
             }
-        }
+        };
+        self.session.has_a_place();
+        Ok(permit)
+    }
+
+    fn wish(&self, may_be_first: bool) -> Wish {
+        let prefer = self.affinity.as_ref().and_then(Affinity::prefers);
+        Wish { avoid: self.avoid, key: self.key, prefer, may_be_first }
+    }
+
+    /// Stands in line until the time for an answer is over.
+    async fn in_line(&self, wish: Wish) -> Result<Permit, Refused> {
+        let mut called = Box::pin(self.pool.take_in_line(wish));
+        poll_fn(|cx| {
+            if self.session.expired().is_some() {
+                return Poll::Ready(Err(Refused::TimedOut));
+            }
+            self.session.waits(cx.waker());
+            called.as_mut().poll(cx)
+        })
+        .await
     }
 
     async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
@@ -335,7 +363,9 @@ impl<'a> Trip<'a> {
                 "the body of the request did not come\n",
             )),
             ExchangeError::Expired(Expired::Backend) => {
-                self.pool.exchange_failed(backend);
+                if !self.queued {
+                    self.pool.exchange_failed(backend);
+                }
                 Next::Answer(last_reply(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time\n"))
             }
             ExchangeError::Broken(error) => {

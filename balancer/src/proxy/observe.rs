@@ -34,6 +34,9 @@ impl Drop for Record {
         let latency = now.saturating_duration_since(self.began);
         self.worker.counters.request_ended(self.status, self.own, self.ending, latency);
         if let Some(route) = &*self.session.route() {
+            if route.is_scaled && self.session.had_a_place() {
+                self.worker.counters.scaled.request_ended(self.status, self.own, self.ending, latency);
+            }
             route.load.worker(self.worker.index).request_ended(self.status, latency);
         }
         if self.status == 0 {

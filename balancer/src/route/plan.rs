@@ -57,12 +57,14 @@ pub struct Route {
     pub settings: RouteSettings,
     /// Whether `settings` change nothing, so that nobody has to look.
     pub is_plain: bool,
+    /// Whether its requests are what the scaler goes by.
+    pub is_scaled: bool,
     /// What it counts.
     pub load: RouteLoad,
 }
 
 impl Route {
-    /// Puts a route together.
+    /// Puts a route together; [`scaled`](Self::scaled) says whether the scaler goes by it.
     pub fn new(
         name: &str,
         matcher: Matcher,
@@ -71,7 +73,13 @@ impl Route {
         load: RouteLoad,
     ) -> Self {
         let is_plain = settings == RouteSettings::default();
-        Self { name: name.into(), matcher, action, settings, is_plain, load }
+        Self { name: name.into(), matcher, action, settings, is_plain, is_scaled: false, load }
+    }
+
+    /// The same, with whether its requests are what the scaler goes by.
+    #[must_use]
+    pub fn scaled(self, is_scaled: bool) -> Self {
+        Self { is_scaled, ..self }
     }
 }
 
@@ -102,18 +110,27 @@ impl Plan {
 
     /// Every pool that a route leads to, each once.
     pub fn pools(&self) -> Vec<&Pool> {
-        let mut pools: Vec<&Pool> = Vec::new();
-        for route in self.all() {
-            match &route.action {
-                Action::Forward(pool) if pools.iter().all(|it| !it.is(pool)) => pools.push(pool),
-                Action::Forward(_) | Action::Redirect { .. } | Action::Respond { .. } => {}
-            }
-        }
-        pools
+        pools_of(self.all())
+    }
+
+    /// The pools whose load the scaler goes by: those of routes that it goes by, each once.
+    pub fn scaled_pools(&self) -> Vec<&Pool> {
+        pools_of(self.all().filter(|route| route.is_scaled))
     }
 
     /// Every route, the fallback last.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter().chain([&self.fallback])
     }
+}
+
+fn pools_of<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<&'a Pool> {
+    let mut pools: Vec<&Pool> = Vec::new();
+    for route in routes {
+        match &route.action {
+            Action::Forward(pool) if pools.iter().all(|it| !it.is(pool)) => pools.push(pool),
+            Action::Forward(_) | Action::Redirect { .. } | Action::Respond { .. } => {}
+        }
+    }
+    pools
 }

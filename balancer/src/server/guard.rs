@@ -139,11 +139,16 @@ impl AsyncWrite for Guarded {
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // TLS takes bytes before the socket does: with some of them left, nothing may rest.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.session.write_blocked(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.session.write_blocked(shut.is_pending());
+        ready!(shut)?;
         if self.between_messages() {
             return Poll::Ready(Ok(()));
         }

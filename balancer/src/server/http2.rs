@@ -2,7 +2,8 @@
 //!
 //! h2 frames, checks and limits; each stream is a task on this thread with a [`Session`]
 //! of its own, and one timer per connection looks at all their limits. A client that
-//! holds an answer back for `timeouts.client_stall` loses its connection.
+//! holds an answer back for `timeouts.client_stall` loses its connection, and so does one
+//! that does not agree to the end of an idle connection for as long.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -92,13 +93,17 @@ impl Streams {
         session
     }
 
-    /// Looks at the limits of all streams; says whether there are any, and whether a
-    /// client holds one back for too long.
+    /// Looks at the limits of all streams, and lets each see whether its backend is still
+    /// there; says whether there are any, and whether a client holds one back for too long.
     fn check(&self, now: Instant, worker: &Worker) -> (bool, bool) {
         let mut open = self.open.borrow_mut();
         open.retain(|it| it.strong_count() > 0);
         let plan = worker.plan();
-        let finding = |it: &Weak<Session>| it.upgrade().map(|session| session.check(now, &plan.timeouts));
+        let finding = |it: &Weak<Session>| {
+            let session = it.upgrade()?;
+            session.wake();
+            Some(session.check(now, &plan.timeouts))
+        };
         let stalled = open.iter().filter_map(finding).any(|it| it == Finding::ClientStalled);
         (!open.is_empty(), stalled)
     }
@@ -119,7 +124,7 @@ pub(crate) async fn serve(io: Guarded, session: Rc<Session>, worker: Rc<Worker>)
         worker: &worker,
         session: &session,
         streams: &streams,
-        told: false,
+        told: None,
         counted_from: Instant::now(),
     };
     let mut timer = pin!(tokio::time::sleep(worker.plan().tick));
@@ -156,7 +161,8 @@ struct Watch<'a> {
     worker: &'a Worker,
     session: &'a Session,
     streams: &'a Streams,
-    told: bool,
+    /// When it was asked to end, or was last busy since.
+    told: Option<Instant>,
     counted_from: Instant,
 }
 
@@ -176,8 +182,13 @@ impl Watch<'_> {
             let (busy, held_back) = self.streams.check(now, self.worker);
             if busy {
                 self.session.request_ended(now);
+                self.told = self.told.map(|_| now);
             }
-            match self.session.check(now, &self.worker.plan().timeouts) {
+            let limits = &self.worker.plan().timeouts;
+            if self.told.is_some_and(|told| now.saturating_duration_since(told) >= limits.client_stall) {
+                return Verdict::Cut("client does not agree to the end");
+            }
+            match self.session.check(now, limits) {
                 Finding::ClientStalled => return Verdict::Cut("client stalled"),
                 Finding::IdleTooLong => idle = true,
                 Finding::Fine | Finding::HeadTooSlow | Finding::ExchangeExpired => {}
@@ -187,8 +198,8 @@ impl Watch<'_> {
             }
             timer.as_mut().reset(tokio::time::Instant::now() + self.worker.plan().tick);
         }
-        if (stops || idle) && !self.told {
-            self.told = true;
+        if (stops || idle) && self.told.is_none() {
+            self.told = Some(Instant::now());
             return Verdict::Ends;
         }
         Verdict::Goes

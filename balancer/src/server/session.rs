@@ -153,6 +153,7 @@ pub(crate) struct Session {
     /// Of a stream: how many of its connection were given up by the client.
     given_up: Option<Rc<Cell<u32>>>,
     backend_awaited: Cell<bool>,
+    had_a_place: Cell<bool>,
     waker: Cell<Option<Waker>>,
     tunnel: Cell<Option<Tunnel>>,
     route: RefCell<Option<Arc<Route>>>,
@@ -173,6 +174,7 @@ impl Session {
             expired: Cell::new(None),
             given_up: None,
             backend_awaited: Cell::new(false),
+            had_a_place: Cell::new(false),
             waker: Cell::new(None),
             tunnel: Cell::new(None),
             route: RefCell::default(),
@@ -216,6 +218,17 @@ impl Session {
         self.route.borrow()
     }
 
+    /// The request has a place at a backend.
+    #[inline]
+    pub(crate) fn has_a_place(&self) {
+        self.had_a_place.set(true);
+    }
+
+    /// Whether the request had a place at a backend, however it went on.
+    pub(crate) fn had_a_place(&self) -> bool {
+        self.had_a_place.get()
+    }
+
     fn response_limit(&self, limits: &Timeouts) -> Duration {
         let own = self.route.borrow().as_ref().and_then(|route| route.settings.response_timeout);
         own.unwrap_or(limits.response)
@@ -224,14 +237,20 @@ impl Session {
     /// Gives memory back that only a busy connection needs.
     pub(crate) fn rests(&self) {
         self.replay.take();
-        self.route.take();
     }
 
-    /// The exchange waits; a stream remembers whom to wake when its time is over.
+    /// The exchange waits; a stream remembers whom to [`wake`](Self::wake).
     #[inline]
     pub(crate) fn waits(&self, waker: &Waker) {
         if self.given_up.is_some() {
             self.waker.set(Some(waker.clone()));
+        }
+    }
+
+    /// Lets an exchange that waits look again: its time may be over, or its backend gone.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
@@ -277,7 +296,9 @@ impl Session {
         self.body_wanted.set(false);
         self.body_failed.set(false);
         self.backend_awaited.set(false);
+        self.had_a_place.set(false);
         self.expired.set(None);
+        self.route.replace(None);
     }
 
     /// Its answer begins.
@@ -291,6 +312,7 @@ impl Session {
     pub(crate) fn request_ended(&self, now: Instant) {
         self.phase.set(Phase::Idle);
         self.since.set(now);
+        self.route.take();
     }
 
     /// The backend wants more of the request's body than there is.
@@ -372,9 +394,7 @@ impl Session {
 
     fn expire(&self, whose: Expired) -> Finding {
         self.expired.set(Some(whose));
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.wake();
         Finding::ExchangeExpired
     }
 }
@@ -443,6 +463,19 @@ mod tests {
         assert_eq!(session.check(start + Duration::from_secs(31), &limits), Finding::ClientStalled);
         session.write_blocked(false);
         assert_eq!(session.check(start + Duration::from_secs(31), &limits), Finding::Fine);
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_no_route() {
+        let session = Session::new(client("10.0.0.9:1234"), Instant::now());
+        let load = crate::load::RouteLoad::new(1);
+        let action = crate::route::Action::Respond { status: http::StatusCode::OK, text: "".into() };
+        let route = Route::new("a", Default::default(), action, Default::default(), load);
+        session.request_began(Instant::now());
+        session.follows(&Arc::new(route));
+        assert!(session.route().is_some());
+        session.request_ended(Instant::now());
+        assert!(session.route().is_none());
     }
 
     #[test]

@@ -47,8 +47,10 @@ mod tests {
         load::Sample {
             at: Instant::now(),
             requests_per_second,
+            arrived_per_second: requests_per_second,
             in_flight,
             queued,
+            oldest_wait: None,
             p50: None,
             p95: Some(Duration::from_millis(30)),
             p99: None,

@@ -5,10 +5,11 @@ use h2::Reason;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::support::{Backend, SECOND, eventually, ok, ready_front};
+use crate::support::{Backend, SECOND, eventually, ok, raw_backend, ready_front};
 use crate::{curl, echo};
 
 #[tokio::test]
@@ -149,4 +150,68 @@ async fn a_client_that_holds_an_answer_back_loses_its_connection() {
     drop((ended, held));
     let pool = front.handles().pool;
     eventually("none in flight", || pool.in_flight() == 0).await;
+}
+
+/// What everybody who speaks HTTP/2 sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// No settings but the default ones.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// Sends bytes and nothing more, and waits for the end.
+async fn is_closed(front: &balancer::front::Front, bytes: &[u8]) -> bool {
+    let mut wire = TcpStream::connect(front.listen()[0]).await.unwrap();
+    wire.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(10 * SECOND, wire.read_to_end(&mut answer)).await.is_ok()
+}
+
+#[tokio::test]
+async fn an_idle_client_that_does_not_agree_to_the_end_is_cut_off() {
+    let backend = Backend::text("hello").await;
+    let limits = "timeouts: {idle: 200ms, client_stall: 200ms}";
+    let front = ready_front(&[backend.address], limits).await;
+    assert!(is_closed(&front, b"PRI ").await, "a preface that is not finished");
+    assert!(is_closed(&front, &[PREFACE, SETTINGS].concat()).await, "no PING is answered");
+}
+
+/// Looks at its connections every 50 ms.
+const LOOKS_OFTEN: &str = "timeouts: {request_header: 200ms}";
+
+#[tokio::test]
+async fn a_stream_that_waits_for_a_backend_ends_with_it() {
+    let silent = raw_backend(|stream, _head| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let front = ready_front(&[silent], LOOKS_OFTEN).await;
+    let (mut sender, _driver) = client(&front).await;
+    let post = request("http://a.test/".to_owned()).method(Method::POST).body(()).unwrap();
+    let (answer, _) = sender.send_request(post, true).unwrap();
+    let pool = front.handles().pool;
+    eventually("it waits", || pool.in_flight() == 1).await;
+    pool.remove(&silent.to_string().into()).unwrap();
+    let answer = tokio::time::timeout(10 * SECOND, answer).await.expect("in time").unwrap();
+    assert_eq!(answer.status(), 502);
+}
+
+#[tokio::test]
+async fn a_stream_whose_answer_has_begun_ends_with_its_backend() {
+    let halting = raw_backend(|mut stream, _head| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome").await.unwrap();
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let front = ready_front(&[halting], LOOKS_OFTEN).await;
+    let (mut sender, _driver) = client(&front).await;
+    let get = request("http://a.test/".to_owned()).body(()).unwrap();
+    let (answer, _) = sender.send_request(get, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "some");
+    // Nothing else is going on when it goes.
+    tokio::time::sleep(SECOND / 4).await;
+    front.handles().pool.remove(&halting.to_string().into()).unwrap();
+    let rest = tokio::time::timeout(10 * SECOND, body.data()).await.expect("in time");
+    assert!(rest.is_some_and(|rest| rest.is_err()), "it is cut off and not ended");
 }

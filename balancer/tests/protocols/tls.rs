@@ -97,11 +97,8 @@ async fn an_optional_certificate_may_be_left_out() {
     assert_eq!(get(&site, "a.test", front.listen()[0].port(), &[]).await.unwrap(), "hello");
 }
 
-#[tokio::test]
-async fn a_second_connection_resumes_the_session() {
-    let backend = Backend::text("hello").await;
-    let (site, listen) = two_names();
-    let front = site.open(&format!("{listen}backends: ['{}']", backend.address)).await;
+/// Connects to `a.test`, over HTTP/1.1.
+fn connector(site: &Site) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(site.path("a.test.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -110,7 +107,61 @@ async fn a_second_connection_resumes_the_session() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let connector = TlsConnector::from(Arc::new(config));
+    TlsConnector::from(Arc::new(config))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_late_gets_what_tls_holds_back() {
+    let backend = Backend::serve(|request: http::Request<hyper::body::Incoming>| async move {
+        let length = request.uri().path()[1..].parse().unwrap();
+        http::Response::new(http_body_util::Full::new(vec![b'x'; length].into()))
+    })
+    .await;
+    let (site, listen) = two_names();
+    // Looks at its connections every 50 ms.
+    let extra = "timeouts: {request_header: 200ms}\n";
+    let front = site.open(&format!("{listen}{extra}backends: ['{}']", backend.address)).await;
+    let (connector, address) = (connector(&site), front.listen()[0]);
+    // How much the kernel takes is its own business: one of these lengths is a little more.
+    let mut clients = tokio::task::JoinSet::new();
+    for step in 1..=80_usize {
+        clients.spawn(read_late(connector.clone(), address, step * 48 * 1024));
+    }
+    for (wanted, got) in clients.join_all().await {
+        assert_eq!(got, wanted);
+    }
+}
+
+/// Asks for a number of bytes, and takes none for a while; how many there were.
+async fn read_late(connector: TlsConnector, address: std::net::SocketAddr, length: usize) -> (usize, usize) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let stream = socket.connect(address).await.unwrap();
+    let mut stream = connector.connect(ServerName::try_from("a.test").unwrap(), stream).await.unwrap();
+    let request = format!("GET /{length} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(crate::support::SECOND * 3 / 2).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let (mut got, mut room) = (0, vec![0; 64 * 1024]);
+    while got < length {
+        let read = tokio::time::timeout(crate::support::SECOND * 10, stream.read(&mut room)).await;
+        match read {
+            Ok(Ok(count)) if count > 0 => got += count,
+            _ => break,
+        }
+    }
+    (length, got)
+}
+
+#[tokio::test]
+async fn a_second_connection_resumes_the_session() {
+    let backend = Backend::text("hello").await;
+    let (site, listen) = two_names();
+    let front = site.open(&format!("{listen}backends: ['{}']", backend.address)).await;
+    let connector = connector(&site);
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let stream = TcpStream::connect(front.listen()[0]).await.unwrap();
