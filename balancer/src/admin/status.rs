@@ -130,6 +130,10 @@ pub struct BackendStatus {
     pub requests_total: u64,
     /// Requests since it joined the pool that failed.
     pub failed_total: u64,
+    /// Its weight among the others, from the configuration.
+    pub weight: u32,
+    /// The share of its working set that is here, 0 to 1: the share of its weight that counts.
+    pub warm_ratio: f64,
     /// Whether it sits out for bad answers.
     pub circuit: CircuitStatus,
 }

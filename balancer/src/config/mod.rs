@@ -10,10 +10,12 @@ mod listen;
 mod network;
 mod outliers;
 mod pool;
+mod rates;
 mod routes;
 pub(crate) mod state_dir;
 mod sticky;
 mod tls;
+mod traffic;
 mod vm;
 mod warm;
 
@@ -33,6 +35,7 @@ pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
 
+use crate::limit::RateLimitSettings;
 use crate::server::{ListenerSettings, Timeouts};
 
 /// Time from `sf_create_clones` to a clone's first answer that scaling defaults are made
@@ -59,6 +62,10 @@ pub struct Config {
     pub pools: BTreeMap<String, PoolConfig>,
     /// Which requests go where; the rest goes to `pool`.
     pub routes: Vec<RouteConfig>,
+    /// Limits on the requests of all routes together.
+    pub rate_limits: Vec<RateLimitSettings>,
+    /// Connections that one client may have; `None` for any number.
+    pub connections_per_client: Option<u32>,
     /// Networks of proxies whose X-Forwarded fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The tier of VMs, with its policy.
@@ -179,6 +186,11 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         listeners: listen.iter().filter_map(|it| it.name.as_deref()).collect(),
     };
     let routes = routes::read(root, &known);
+    let rate_limits = rates::read(root);
+    let connections_per_client = root
+        .u32("connections_per_client", "give the connections that one client may have, e.g. 100")
+        .at_least(1)
+        .optional();
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");
@@ -202,7 +214,20 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
     }
     let workers = workers.map(|workers| workers as usize);
     let vm = vm.map(|vm| VmTier { vm, scaling });
-    Some(Config { name, listen, admin, workers, pool, pools, routes, trusted_proxies, vm, timeouts })
+    Some(Config {
+        name,
+        listen,
+        admin,
+        workers,
+        pool,
+        pools,
+        routes,
+        rate_limits,
+        connections_per_client,
+        trusted_proxies,
+        vm,
+        timeouts,
+    })
 }
 
 /// Reads the pools with names; each needs backends.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use scaler::yaml::{Entry, Section};
 
 use super::{Surroundings, balance, health, limits, listen, outliers, sticky, tls};
@@ -28,6 +29,8 @@ pub struct PoolConfig {
     pub outliers: Option<OutlierSettings>,
     /// The wait for a backend.
     pub queue: QueueSettings,
+    /// The field in which requests say their priority.
+    pub priority_header: Option<HeaderName>,
     /// How the backend of a request is chosen.
     pub balance: Balance,
     /// Whether clients stick to their backend.
@@ -58,8 +61,16 @@ impl PoolConfig {
         let link = Arc::new(Link { http2: self.upstream.http2, tls, proxy_header });
         let (health, queue, balance) = (self.health.clone(), self.queue, self.balance.clone());
         let outliers = self.outliers.clone();
-        let sticky = self.sticky.clone();
-        PoolSettings { health, outliers, queue, max_in_flight: self.max_in_flight, balance, sticky, link }
+        PoolSettings {
+            health,
+            outliers,
+            queue,
+            priority_header: self.priority_header.clone(),
+            max_in_flight: self.max_in_flight,
+            balance,
+            sticky: self.sticky.clone(),
+            link,
+        }
     }
 }
 
@@ -70,12 +81,16 @@ pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -
         .u32("max_in_flight", "give the requests that one backend may serve at once, e.g. 64")
         .at_least(1)
         .optional();
+    let health = section.section("health", health::read);
+    let outliers = section.optional_section("outliers", outliers::read);
+    let (queue, priority_header) = section.section("queue", limits::read_queue);
     PoolConfig {
         backends,
         max_in_flight,
-        health: section.section("health", health::read),
-        outliers: section.optional_section("outliers", outliers::read),
-        queue: section.section("queue", limits::read_queue),
+        health,
+        outliers,
+        queue,
+        priority_header,
         balance: section.section("balance", balance::read),
         sticky: section.optional_section("sticky", |section| sticky::read(section, surroundings)),
         weights,

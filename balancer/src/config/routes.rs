@@ -8,7 +8,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use scaler::yaml::{Entry, Section};
 
 use super::health::is_path;
-use crate::route::{HeaderEdits, HostPattern, Matcher, PathPattern, Rewrite, RouteSettings, Template};
+use super::traffic;
+use crate::route::{
+    HeaderEdits, HostPattern, Matcher, PathPattern, Rewrite, RouteSettings, Template, TrafficSettings,
+};
 
 /// Fields that frame a message or belong to one connection: only we set them.
 const FRAMING: [&str; 9] = [
@@ -34,6 +37,8 @@ pub struct RouteConfig {
     pub target: TargetConfig,
     /// What it changes.
     pub settings: RouteSettings,
+    /// What it lets through.
+    pub traffic: TrafficSettings,
 }
 
 /// What becomes of a request.
@@ -83,7 +88,8 @@ fn route(section: &mut Section<'_>, index: usize, known: &Known<'_>) -> Option<R
     let matcher = matcher(section, known);
     let target = target(section, known);
     let settings = settings(section, &matcher);
-    Some(RouteConfig { name, matcher, target: target?, settings })
+    let traffic = traffic::read(section);
+    Some(RouteConfig { name, matcher, target: target?, settings, traffic })
 }
 
 fn matcher(section: &mut Section<'_>, known: &Known<'_>) -> Matcher {

@@ -312,7 +312,12 @@ fn what_a_balance_policy_lacks_is_said() {
 #[test]
 fn what_is_wrong_with_weights_outliers_and_cookies_is_said_with_its_key() {
     let read = |path: &Path| Ok(if path.ends_with("short") { b"short".to_vec() } else { vec![b'x'; 32] });
-    let surroundings = Surroundings { folder: Path::new("/etc/flurry"), exists: &|_| true, read: &read };
+    let surroundings = Surroundings {
+        folder: Path::new("/etc/flurry"),
+        exists: &|_| true,
+        read: &read,
+        in_memory: &|_| true,
+    };
     let text = "
 listen: [127.0.0.1:80]
 backends: [{address: 127.0.0.1:9001, weight: 0}, {weight: 2}, {address: here, wait: 3}]
@@ -341,4 +346,43 @@ sticky: {cookie: a=b, secret_file: short, max_age: 0s, same_site: never}
         assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
     }
     assert_eq!(complaints.lines().count(), 12, "{complaints}");
+}
+
+#[test]
+fn what_is_wrong_with_limits_and_priorities_is_said_with_its_key() {
+    let text = "
+listen: [127.0.0.1:80]
+backends: [127.0.0.1:9001]
+connections_per_client: 0
+queue: {priority_header: a b}
+rate_limits:
+  - {requests: 0, per: 0s, burst: 0, max_keys: 1}
+  - {name: Log In, by: header, requests: 1}
+  - {by: everybody}
+  - {name: a, requests: 1}
+  - {name: a, requests: 1, header: x-a}
+routes:
+  - {priority: top, queue_timeout: 0s, retries: {share: 200%, per_second: -1}, rate_limits: [{by: client}]}
+";
+    let complaints = complaints(text);
+    for expected in [
+        "connections_per_client: must be at least 1, got 0",
+        "queue.priority_header: must be a header field, got `a b`",
+        "rate_limits[0].requests: must be at least 1, got 0",
+        "rate_limits[0].per: must be at least 1ms, got 0s",
+        "rate_limits[0].burst: must be at least 1, got 0",
+        "rate_limits[0].max_keys: must be at least 32, got 1",
+        "rate_limits[1].header: and `by: header` need each other",
+        "rate_limits[1].name: must be 1 to 32 of a-z, 0-9 and -, got `Log In`",
+        "rate_limits[2].by: must be one of everyone, client, header, got `everybody`",
+        "rate_limits[2].requests: is missing",
+        "rate_limits[4].header: and `by: header` need each other",
+        "routes[0].rate_limits[0].requests: is missing",
+        "routes[0].retries.share: must be at most 1, got 2",
+        "routes[0].retries.per_second: must be at least 0, got -1",
+        "routes[0].priority: must be one of high, normal, low, got `top`",
+        "routes[0].queue_timeout: must be at least 1ms, got 0s",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
 }

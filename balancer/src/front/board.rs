@@ -197,6 +197,8 @@ fn backend_status(backend: &Backend) -> BackendStatus {
         in_flight: backend.in_flight().into(),
         requests_total: backend.requests(),
         failed_total: backend.failed(),
+        weight: backend.weight(),
+        warm_ratio: backend.warmth(),
         circuit: circuit_status(backend),
     }
 }

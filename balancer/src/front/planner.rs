@@ -16,7 +16,7 @@ use crate::config::{Config, PoolConfig, RouteConfig, TargetConfig};
 use crate::load::RouteLoad;
 use crate::net::Address;
 use crate::pool::{Backend, BackendId, BackendSpec, Initial, Pool, Tcp};
-use crate::route::{Action, Matcher, Plan, Route, RouteSettings};
+use crate::route::{Action, Matcher, Plan, Route, RouteSettings, Traffic, limits};
 
 /// The name of the route for what no other one is for.
 const FALLBACK: &str = "default";
@@ -186,6 +186,7 @@ fn plan(
     workers: usize,
     old: Option<&Plan>,
 ) -> Plan {
+    let now = Instant::now();
     let load = |name: &str| {
         let counted = old.and_then(|old| old.all().find(|route| &*route.name == name));
         counted.map_or_else(|| RouteLoad::new(workers), |route| route.load.clone())
@@ -197,7 +198,10 @@ fn plan(
         let action = action(&route.target, default, pools);
         let (matcher, settings) = (route.matcher.clone(), route.settings.clone());
         let scaled = is_scaled(&action);
-        Arc::new(Route::new(&route.name, matcher, action, settings, load(&route.name)).scaled(scaled))
+        let before = old.and_then(|old| old.all().find(|it| *it.name == *route.name));
+        let traffic = Traffic::new(&route.traffic, before.map(|it| &it.traffic), now);
+        let made = Route::new(&route.name, matcher, action, settings, load(&route.name)).scaled(scaled);
+        Arc::new(made.letting_through(traffic))
     };
     let rest = match config.has_default_pool() {
         true => Action::Forward(default.clone()),
@@ -208,6 +212,9 @@ fn plan(
         generation: old.map_or(1, |old| old.generation + 1),
         routes: config.routes.iter().map(route).collect(),
         fallback: Arc::new(Route::new(FALLBACK, matcher, rest, settings, load(FALLBACK)).scaled(scaled)),
+        limits: limits(&config.rate_limits, old.map_or(&[], |old| &old.limits), now),
+        clients: old.map_or_else(Arc::default, |old| Arc::clone(&old.clients)),
+        connections_per_client: config.connections_per_client,
         timeouts: config.timeouts.clone(),
         tick: config.tick(),
     }

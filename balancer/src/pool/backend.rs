@@ -263,16 +263,15 @@ impl Backend {
         f64::from(self.warmth.load(Relaxed)) / f64::from(WARM)
     }
 
-    /// Says how warm it is: the share of its working set that it has. Something is always left.
+    /// Says how warm it is: the share of its working set that it has.
     pub fn set_warmth(&self, share: f64) {
-        let warmth = (share * f64::from(WARM)).round() as u32;
-        self.warmth.store(warmth.clamp(COLDEST, WARM), Relaxed);
+        self.warmth.store((share.clamp(0.0, 1.0) * f64::from(WARM)).round() as u32, Relaxed);
     }
 
     /// Its weight, as far as it is warm; never 0, at most [`FULL_SCALE`].
     #[inline]
     pub(super) fn share(&self) -> u64 {
-        u64::from(self.weight.load(Relaxed)) * u64::from(self.warmth.load(Relaxed))
+        u64::from(self.weight.load(Relaxed)) * u64::from(self.warmth.load(Relaxed).max(COLDEST))
     }
 
     /// What clients show that stick to it.

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -47,7 +47,7 @@ pub use link::{Link, ProxyHeader};
 pub use outlier::{OutlierSettings, Reason as OutlierReason, SuccessRate};
 pub use pick::{Balance, HashBy, Rng};
 pub(crate) use pick::{Wish, hash};
-pub use queue::{Queue, QueueSettings, Refused};
+pub use queue::{Priority, Queue, QueueSettings, Refused};
 pub use rtt::PeakEwma;
 pub use snapshot::Snapshot;
 pub use sticky::{SameSite, Secret, StickySettings};
@@ -64,6 +64,8 @@ pub struct PoolSettings {
     pub outliers: Option<OutlierSettings>,
     /// The wait for a backend.
     pub queue: QueueSettings,
+    /// The field in which requests say their [`Priority`], if they may.
+    pub priority_header: Option<HeaderName>,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
     /// How the backend of a request is chosen.
@@ -330,6 +332,12 @@ impl Pool {
             Balance::Hash(by) => Some(by.clone()),
             Balance::TwoChoices | Balance::RoundRobin | Balance::LeastRequests | Balance::PeakEwma => None,
         }
+    }
+
+    /// The field in which requests say their priority, if they may.
+    #[inline]
+    pub(crate) fn priority_header(&self) -> Option<HeaderName> {
+        self.0.settings.load().priority_header.clone()
     }
 
     /// Takes a place at a ready backend without waiting. `None`: stand in line.

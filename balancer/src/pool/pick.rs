@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderName;
 
 use super::backend::{Backend, FULL_SCALE, Permit};
+use super::queue::Priority;
 
 /// A small random generator (xorshift64*): fast, seedable, no secrets.
 #[derive(Debug, Clone)]
@@ -76,6 +77,10 @@ pub(crate) struct Wish {
     pub(crate) key: Option<u64>,
     /// A backend (its serial) that is taken if it has room.
     pub(crate) prefer: Option<u64>,
+    /// Where it stands if there is a line.
+    pub(crate) priority: Priority,
+    /// How long it waits, if that is not the pool's to say.
+    pub(crate) patience: Option<Duration>,
     /// It may be the one that a new backend gets before any answer.
     pub(crate) may_be_first: bool,
 }
@@ -467,8 +472,8 @@ mod tests {
     #[test]
     fn the_one_that_answers_sooner_is_preferred_until_it_is_busier() {
         let (all, mut rng, now) = (backends(2), Rng::new(1), Instant::now());
-        all[0].rtt().note(std::time::Duration::from_millis(10), now);
-        all[1].rtt().note(std::time::Duration::from_millis(40), now);
+        all[0].rtt().note(Duration::from_millis(10), now);
+        all[1].rtt().note(Duration::from_millis(40), now);
         let held: Vec<_> = (0..10).map(|_| by(&Balance::PeakEwma, &all, Wish::default(), &mut rng)).collect();
         assert_eq!((all[0].in_flight(), all[1].in_flight()), (8, 2), "{}", held.len());
     }

@@ -18,12 +18,13 @@ use hyper::body::{Body, Incoming};
 
 use super::affinity::{self, Affinity};
 use super::body::{RequestBody, ResponseBody};
+use super::gate;
 use super::headers;
 use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, Permit, Pool, Refused, State, Wish, is_local};
+use crate::pool::{Backend, Permit, Pool, Priority, Refused, State, Wish, is_local};
 use crate::route::{Action, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
@@ -42,6 +43,9 @@ pub(crate) async fn forward(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (plan, route) = routed(&worker, &session, &request);
+    if let Some(refused) = gate::refuse(&plan, &route, &request, &session) {
+        return refused;
+    }
     let pool = match &route.action {
         Action::Forward(pool) => pool,
         Action::Redirect { status, to } => return redirect(&request, *status, to),
@@ -50,10 +54,11 @@ pub(crate) async fn forward(
     if route.is_scaled {
         worker.counters.scaled.arrived.bump();
     }
-    worker.budget.borrow_mut().earn();
+    gate::earn(&worker, &route);
     let mut trip = Trip::new(&worker, &session, &plan, &route, pool);
     trip.key = pool.hash_by().and_then(|by| affinity::key(&by, &request, &session));
     trip.affinity = Affinity::of(pool, &request, &session);
+    trip.priority = gate::priority(pool, &route, &request);
     if upgrade::is_wanted(&request) {
         // Boxed, as everything rare: the future of each request is moved a few times, and
         // has room for all that may happen to it.
@@ -171,6 +176,8 @@ pub(super) struct Trip<'a> {
     key: Option<u64>,
     /// The backend that its client sticks to.
     affinity: Option<Affinity>,
+    /// Where it stands if there is a line.
+    priority: Priority,
     /// Whether only a new connection will do.
     fresh: bool,
     /// Whether it stood in line, so that the backend had less than the whole time for it.
@@ -185,8 +192,9 @@ impl<'a> Trip<'a> {
         route: &'a Route,
         pool: &'a Pool,
     ) -> Self {
-        let (avoid, key, affinity) = (None, None, None);
-        Self { worker, session, plan, route, pool, avoid, key, affinity, fresh: false, queued: false }
+        let (avoid, key, affinity, priority) = (None, None, None, Priority::default());
+        let (fresh, queued) = (false, false);
+        Self { worker, session, plan, route, pool, avoid, key, affinity, priority, fresh, queued }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
@@ -243,7 +251,8 @@ impl<'a> Trip<'a> {
 
     fn wish(&self, may_be_first: bool) -> Wish {
         let prefer = self.affinity.as_ref().and_then(Affinity::prefers);
-        Wish { avoid: self.avoid, key: self.key, prefer, may_be_first }
+        let patience = self.route.traffic.queue_timeout;
+        Wish { avoid: self.avoid, key: self.key, prefer, may_be_first, priority: self.priority, patience }
     }
 
     /// Stands in line until the time for an answer is over.
@@ -316,7 +325,9 @@ impl<'a> Trip<'a> {
         let (counter, text) = match refused {
             Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
             Refused::TimedOut => (&counters.queue_timeout, "no backend became free in time\n"),
-            Refused::Closing => (&counters.queue_timeout, "shutting down\n"),
+            Refused::Displaced => {
+                (&counters.queue_full, "more important requests are waiting for a backend\n")
+            }
         };
         counter.bump();
         reply(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -384,7 +395,7 @@ impl<'a> Trip<'a> {
         let first_stale = stale && !self.fresh;
         self.leave(backend, stale);
         let Some(request) = copy else { return Next::Answer(bad()) };
-        if !first_stale && !self.worker.budget.borrow_mut().spend(Instant::now()) {
+        if !first_stale && !gate::may_retry(self.worker, self.route, Instant::now()) {
             self.worker.counters.retries_denied.bump();
             return Next::Answer(bad());
         }

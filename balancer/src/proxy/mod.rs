@@ -8,6 +8,7 @@
 mod affinity;
 mod body;
 mod forward;
+mod gate;
 mod headers;
 mod idle;
 mod observe;

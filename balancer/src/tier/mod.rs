@@ -20,6 +20,7 @@ mod report;
 mod scaler_metrics;
 mod start;
 mod steer;
+mod warmth;
 
 use std::future::Future;
 use std::io;

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests are named as sentences")]
 
 mod balancing;
+mod limits;
 mod outliers;
 #[path = "../support/mod.rs"]
 mod support;

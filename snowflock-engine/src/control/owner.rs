@@ -125,7 +125,7 @@ pub(super) struct Owner {
     creations: Vec<Creation>,
     history: History,
     /// Pages that the first clone touched until it was ready, in order.
-    working_set: Option<Vec<PageIndex>>,
+    working_set: Option<Arc<[PageIndex]>>,
     number: u64,
     answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Workers under way; each ends with one event.
@@ -213,7 +213,7 @@ impl Owner {
             Event::Checkpointed(guest, result, reply) => self.checkpointed(*guest, *result, reply),
             Event::Progress(id, progress) => self.progressed(id, progress),
             Event::Born(id, result) => self.born(id, *result),
-            Event::WorkingSet(pages) => self.working_set = Some(pages),
+            Event::WorkingSet(pages) => self.working_set = Some(pages.into()),
             Event::VmEnded(id) => self.vm_ended(id),
             Event::Departed(id) => self.departed(id),
         }
@@ -304,12 +304,12 @@ impl Owner {
         };
         self.last_checkpoint += 1;
         let id = CheckpointId(self.last_checkpoint);
-        let working_set = self.working_set.clone().unwrap_or_default();
+        let working_set = self.working_set.clone();
         let hook_limit = self.hook_limit;
         self.work("checkpoint", move |host| {
             guest.run_hooks(HookEvent::BeforeFreeze, hook_limit);
             let subject = Subject { vm: guest.vm.as_mut(), keeper, made_from };
-            let result = Checkpoint::take(host, id, subject, &working_set);
+            let result = Checkpoint::take(host, id, subject, working_set.as_deref().unwrap_or_default());
             Event::Checkpointed(Box::new(guest), Box::new(result), reply)
         });
     }
@@ -436,7 +436,7 @@ impl Owner {
         self.history.answered(id, first_response);
         let from = record.view.checkpoint.and_then(|id| self.checkpoints.get(&id));
         if let (None, Some(checkpoint)) = (&self.working_set, from) {
-            self.working_set = Some(Vec::new());
+            self.working_set = Some(Arc::default());
             let memtap = Arc::clone(&checkpoint.memtap);
             self.work("record", move |_| Event::WorkingSet(memtap.take_record().unwrap_or_default()));
         }
@@ -517,6 +517,7 @@ impl Owner {
             forks: self.history.forks(),
             forks_total: self.history.forks_total(),
             memserver: self.memserver.clone(),
+            working_set: self.working_set.clone(),
         };
         self.publish.send_replace(Arc::new(view));
     }
