@@ -71,7 +71,14 @@ impl Up {
         let command = command.args(["up", "-c", file.to_str().unwrap()]).env("RUST_LOG", "info");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(log.any(|line| line.contains("backend ready")), "it came up");
+        // The backend may be ready before the door is open.
+        let (mut ready, mut up) = (false, false);
+        let came_up = log.any(|line| {
+            ready |= line.contains("backend ready");
+            up |= line.contains("is up");
+            ready && up
+        });
+        assert!(came_up, "it came up");
         // Goes on reading, so that the program never waits for us.
         std::thread::spawn(move || log.for_each(drop));
         Self { child, listen, admin, file, _folder: folder }

@@ -52,7 +52,7 @@ pub(crate) struct Sender<'a> {
 
 enum Buckets {
     One(AtomicU64),
-    Many(Keyed),
+    Many(Box<Keyed>),
 }
 
 /// A limit with its buckets.
@@ -68,7 +68,7 @@ impl RateLimit {
     pub fn new(settings: RateLimitSettings, now: Instant) -> Self {
         let buckets = match settings.by {
             CountBy::Everyone => Buckets::One(AtomicU64::new(0)),
-            CountBy::Client | CountBy::Header(_) => Buckets::Many(Keyed::new(settings.max_keys)),
+            CountBy::Client | CountBy::Header(_) => Buckets::Many(Box::new(Keyed::new(settings.max_keys))),
         };
         Self { settings, since: now, buckets, refused: AtomicU64::new(0) }
     }

@@ -26,7 +26,7 @@ mod timing;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -129,8 +129,8 @@ struct Shared {
     snapshot: Arc<ArcSwap<Snapshot>>,
     queue: Arc<Queue>,
     judge: Judge,
-    /// What values of cookies are made with if no other secret is given.
-    secret: Option<Secret>,
+    /// What values of cookies are made with if no other secret is given; made when it is needed first.
+    secret: OnceLock<Option<Secret>>,
     generation: watch::Sender<u64>,
 }
 
@@ -164,7 +164,7 @@ impl Pool {
             snapshot,
             queue,
             judge: Judge::new(Instant::now()),
-            secret: Secret::random().inspect_err(|error| tracing::error!(%error, "no sticky cookies")).ok(),
+            secret: OnceLock::new(),
             generation: watch::Sender::new(0),
         }))
     }

@@ -129,7 +129,12 @@ impl Pool {
 
     /// Gives a backend the value that its clients show.
     pub(super) fn give_token(&self, backend: &Backend, sticky: Option<&StickySettings>) {
-        let token = sticky.zip(self.0.secret.as_ref()).map(|(it, own)| Arc::new(it.token(own, backend)));
+        let make =
+            || Secret::random().inspect_err(|error| tracing::error!(%error, "no client will stick")).ok();
+        let token = sticky.and_then(|it| {
+            let own = self.0.secret.get_or_init(make).as_ref()?;
+            Some(Arc::new(it.token(own, backend)))
+        });
         backend.token().store(token);
     }
 }
