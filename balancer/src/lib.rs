@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod front;
+pub mod limit;
 pub mod load;
 pub mod net;
 mod picture;

@@ -224,13 +224,14 @@ async fn a_large_answer_waits_for_a_client_that_reads_slowly() {
 
 #[tokio::test]
 async fn a_client_that_leaves_ends_its_request_at_the_backend() {
-    let (ended, mut end) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut end) = tokio::sync::mpsc::unbounded_channel();
     let address = raw_backend(move |mut stream, _| {
-        let ended = ended.clone();
+        let told = told.clone();
         async move {
+            told.send(None).unwrap();
             let mut byte = [0];
             let read = stream.read(&mut byte).await;
-            ended.send(read.map_or(0, |n| n)).unwrap();
+            told.send(Some(read.map_or(0, |n| n))).unwrap();
         }
     })
     .await;
@@ -238,10 +239,11 @@ async fn a_client_that_leaves_ends_its_request_at_the_backend() {
     let mut wire = Wire::connect(&front).await;
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let pool = front.handles().pool;
-    eventually("in flight", || pool.in_flight() == 1).await;
+    let mut told = async || tokio::time::timeout(5 * SECOND, end.recv()).await.expect("in time").unwrap();
+    assert_eq!(told().await, None, "the request has come");
+    assert_eq!(pool.in_flight(), 1);
     drop(wire);
-    let read = tokio::time::timeout(SECOND, end.recv()).await.expect("the backend sees the end").unwrap();
-    assert_eq!(read, 0);
+    assert_eq!(told().await, Some(0), "the backend sees the end");
     eventually("none in flight", || pool.in_flight() == 0).await;
 }
 

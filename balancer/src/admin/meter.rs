@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
+use super::balance_meter::{circuits, limits};
 use super::families::{Series, counter, family, gauge, label};
 use crate::front::Reloads;
 use crate::load::{DURATION_BOUNDS, Load, WorkerCounters};
@@ -215,7 +216,12 @@ impl Collector for Meter {
         let plan = self.plan.load();
         let pools = plan.pools();
         let balancer = [self.requests(), self.gauges(&pools), self.configuration(&plan)];
-        let all = balancer.into_iter().chain([Self::backends(&pools), self.routes(&plan)]);
+        let all = balancer.into_iter().chain([
+            Self::backends(&pools),
+            circuits(&pools),
+            limits(&plan),
+            self.routes(&plan),
+        ]);
         all.flatten().filter(|family| !family.get_metric().is_empty()).collect()
     }
 }

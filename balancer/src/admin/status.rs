@@ -134,6 +134,26 @@ pub struct BackendStatus {
     pub requests_total: u64,
     /// Requests since it joined the pool that failed.
     pub failed_total: u64,
+    /// Its weight among the others, from the configuration.
+    pub weight: u32,
+    /// The share of its working set that is here, 0 to 1: the share of its weight that counts.
+    pub warm_ratio: f64,
+    /// Whether it sits out for bad answers.
+    pub circuit: CircuitStatus,
+}
+
+/// Whether a backend sits out because it answers worse than it may (`outliers`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CircuitStatus {
+    /// `closed` (requests pass), `open` (it sits out) or `half_open` (a good probe lets it in again).
+    pub state: String,
+    /// `errors`, `gateway_errors` or `success_rate`; `None` while it is closed.
+    pub reason: Option<String>,
+    /// Seconds that it still sits out.
+    pub seconds_left: Option<f64>,
+    /// Ejections since it joined the pool.
+    pub ejections_total: u64,
 }
 
 /// The engine: parent, clones, and medians of what forking cost so far.

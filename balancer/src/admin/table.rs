@@ -130,7 +130,7 @@ mod tests {
             state: "ready".into(),
             in_flight: 3,
             requests_total: 1234,
-            failed_total: 0,
+            ..BackendStatus::default()
         };
         let status = Status {
             version: "0.1.0".into(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use scaler::yaml::Section;
 
 use crate::pool::QueueSettings;
@@ -11,7 +12,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads the section `queue`.
-pub(super) fn read_queue(section: &mut Section<'_>) -> QueueSettings {
+pub(super) fn read_queue(section: &mut Section<'_>) -> (QueueSettings, Option<HeaderName>) {
     /// A waiting request costs about 10 KiB; this many cost 10 GiB.
     const MOST: u32 = 1_000_000;
     let default = QueueSettings::default();
@@ -19,14 +20,22 @@ pub(super) fn read_queue(section: &mut Section<'_>) -> QueueSettings {
         .u32("max_requests", "give the requests that may wait at once, e.g. 1024; 0 for none")
         .at_most(MOST)
         .optional();
-    QueueSettings {
+    let name = |text: String| {
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("must be a header field, got `{text}`"))
+    };
+    let header = section
+        .string("priority_header", "give the field that says high, normal or low, e.g. x-priority")
+        .try_map(name)
+        .optional();
+    let queue = QueueSettings {
         max_requests: max_requests.map_or(default.max_requests, |number| number as usize),
         timeout: section
             .duration("timeout", "give the longest wait for a backend, e.g. 10s")
             .at_least(SHORTEST)
             .at_most(LONGEST)
             .or(default.timeout),
-    }
+    };
+    (queue, header)
 }
 
 /// Reads the section `timeouts`.

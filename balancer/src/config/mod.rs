@@ -3,15 +3,20 @@
 //! Every key is described in `CONFIG.md` beside this crate; `deploy/examples/` has whole
 //! files. Not checked here: what only the running system knows, such as free ports.
 
+mod balance;
 mod health;
 mod limits;
 mod listen;
 mod network;
+mod outliers;
 mod pool;
+mod rates;
 mod router;
 mod routes;
 pub(crate) mod state_dir;
+mod sticky;
 mod tls;
+mod traffic;
 mod vm;
 mod warm;
 
@@ -32,6 +37,7 @@ pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
 
+use crate::limit::RateLimitSettings;
 use crate::pool::{DEFAULT_POOL, ProbeKind};
 use crate::server::{ListenerSettings, Timeouts};
 
@@ -55,6 +61,10 @@ pub struct Config {
     pub pools: BTreeMap<String, PoolConfig>,
     /// Which requests go where; the rest goes to `pool`.
     pub routes: Vec<RouteConfig>,
+    /// Limits on the requests of all routes together.
+    pub rate_limits: Vec<RateLimitSettings>,
+    /// Connections that one client may have; `None` for any number.
+    pub connections_per_client: Option<u32>,
     /// Networks of proxies whose X-Forwarded fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The tier of VMs, with its policy.
@@ -184,6 +194,11 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         listeners: listen.iter().filter_map(|it| it.name.as_deref()).collect(),
     };
     let routes = routes::read(root, &known);
+    let rate_limits = rates::read(root);
+    let connections_per_client = root
+        .u32("connections_per_client", "give the connections that one client may have, e.g. 100")
+        .at_least(1)
+        .optional();
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");
@@ -213,7 +228,20 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
     }
     let workers = workers.map(|workers| workers as usize);
     let vm = vm.map(|vm| VmTier { vm, scaling });
-    Some(Config { name, listen, admin, workers, pool, pools, routes, trusted_proxies, vm, timeouts })
+    Some(Config {
+        name,
+        listen,
+        admin,
+        workers,
+        pool,
+        pools,
+        routes,
+        rate_limits,
+        connections_per_client,
+        trusted_proxies,
+        vm,
+        timeouts,
+    })
 }
 
 /// Reads the pools with names; each needs backends.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use scaler::yaml::{Entry, Section};
 
-use super::routes::header_name;
-use super::{Surroundings, health, limits, listen, tls};
+use super::{Surroundings, balance, health, limits, listen, outliers, sticky, tls};
 use crate::net::Address;
 use crate::pool::{
-    Balance, HashBy, HealthSettings, Link, PING_INTERVAL, PoolSettings, ProbeKind, ProxyHeader, QueueSettings,
+    Balance, HealthSettings, Link, MAX_WEIGHT, OutlierSettings, PING_INTERVAL, PoolSettings, ProbeKind,
+    ProxyHeader, QueueSettings, StickySettings,
 };
 use crate::server::ListenerSettings;
 use crate::tls::BackendTlsSettings;
@@ -25,10 +26,18 @@ pub struct PoolConfig {
     pub max_in_flight: Option<u32>,
     /// How backends are probed and judged.
     pub health: HealthSettings,
+    /// When one that answers badly is taken out.
+    pub outliers: Option<OutlierSettings>,
     /// The wait for a backend.
     pub queue: QueueSettings,
+    /// The field in which requests say their priority.
+    pub priority_header: Option<HeaderName>,
     /// How the backend of a request is chosen.
     pub balance: Balance,
+    /// Whether clients stick to their backend.
+    pub sticky: Option<Arc<StickySettings>>,
+    /// Weights of backends other than 1.
+    pub weights: Vec<(Address, u32)>,
     /// How backends are spoken with.
     pub upstream: UpstreamConfig,
 }
@@ -56,35 +65,73 @@ impl PoolConfig {
         let ping_interval = self.upstream.ping_interval.unwrap_or(PING_INTERVAL);
         let link = Arc::new(Link { http2: self.upstream.http2, tls, proxy_header, ping_interval });
         let (health, queue, balance) = (self.health.clone(), self.queue, self.balance.clone());
-        PoolSettings { health, queue, max_in_flight: self.max_in_flight, balance, link }
+        let outliers = self.outliers.clone();
+        PoolSettings {
+            health,
+            outliers,
+            queue,
+            priority_header: self.priority_header.clone(),
+            max_in_flight: self.max_in_flight,
+            balance,
+            sticky: self.sticky.clone(),
+            link,
+        }
     }
 }
 
 /// Reads the keys of a pool.
 pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -> PoolConfig {
-    let backends = backends(section);
+    let (backends, weights) = backends(section);
     let max_in_flight = section
         .u32("max_in_flight", "give the requests that one backend may serve at once, e.g. 64")
         .at_least(1)
         .optional();
     let health = section.section("health", health::read);
-    let queue = section.section("queue", limits::read_queue);
-    let balance = section.section("balance", balance);
+    let outliers = section.optional_section("outliers", outliers::read);
+    let (queue, priority_header) = section.section("queue", limits::read_queue);
+    let balance = section.section("balance", balance::read);
+    let sticky = section.optional_section("sticky", |section| sticky::read(section, surroundings));
     let upstream = section.section("upstream", |section| upstream(section, surroundings));
     if matches!(health.kind, ProbeKind::Grpc(_)) && !upstream.http2 {
         section.complain("health.kind", "is grpc, which needs HTTP/2", "give `upstream: {http2: true}`, too");
     }
-    PoolConfig { backends, max_in_flight, health, queue, balance, upstream }
+    PoolConfig {
+        backends,
+        max_in_flight,
+        health,
+        outliers,
+        queue,
+        priority_header,
+        balance,
+        sticky,
+        weights,
+        upstream,
+    }
 }
 
 /// Reads the fixed backends; an empty list is complained about.
-fn backends(section: &mut Section<'_>) -> Vec<Address> {
+/// An entry is an address, or a section with address and weight.
+fn backends(section: &mut Section<'_>) -> (Vec<Address>, Vec<(Address, u32)>) {
     let entries = section.list("backends", REMEDY).not_empty().optional().unwrap_or_default();
-    let address = |entry: Entry<'_>| {
-        let parsed = entry.string(REMEDY).try_map(|text| text.parse::<Address>());
-        parsed.check(reachable).optional()
+    let mut weights = Vec::new();
+    let address = |text: String| text.parse::<Address>();
+    let mut read = |entry: Entry<'_>| {
+        if !entry.is_section() {
+            return entry.string(REMEDY).try_map(address).check(reachable).optional();
+        }
+        entry.section(|section| {
+            let address = section.string("address", REMEDY).try_map(address).check(reachable).required();
+            let weight = section
+                .u32("weight", "give how many times as many requests it gets as others, e.g. 2")
+                .at_least(1)
+                .at_most(MAX_WEIGHT)
+                .or(1);
+            weights.extend(address.clone().filter(|_| weight != 1).map(|address| (address, weight)));
+            address
+        })
     };
-    entries.into_iter().filter_map(address).collect()
+    let backends = entries.into_iter().filter_map(&mut read).collect();
+    (backends, weights)
 }
 
 fn reachable(address: &Address) -> Result<(), String> {
@@ -94,35 +141,6 @@ fn reachable(address: &Address) -> Result<(), String> {
             Err(format!("must be an address to connect to, got {address}"))
         }
         _ => Ok(()),
-    }
-}
-
-fn balance(section: &mut Section<'_>) -> Balance {
-    const BY: &str = "give client, path or header, with the name of the field as `header`";
-    let words = [
-        ("two_choices", Balance::TwoChoices),
-        ("round_robin", Balance::RoundRobin),
-        ("least_requests", Balance::LeastRequests),
-        ("hash", Balance::Hash(HashBy::Client)),
-    ];
-    let policy =
-        section.choice("policy", &words, "give a policy, e.g. least_requests").or(Balance::default());
-    let by =
-        section.choice("by", &[("client", "client"), ("path", "path"), ("header", "header")], BY).optional();
-    let header = section
-        .string("header", "give the name of a header field, e.g. x-user")
-        .try_map(|text| header_name(&text))
-        .optional();
-    if by.is_some() && !matches!(policy, Balance::Hash(_)) {
-        section.complain("by", "is given without `policy: hash`", "remove it, or give `policy: hash`");
-    }
-    if (by == Some("header")) != header.is_some() {
-        section.complain("header", "and `by: header` need each other", BY);
-    }
-    match (policy, by, header) {
-        (Balance::Hash(_), Some("path"), _) => Balance::Hash(HashBy::Path),
-        (Balance::Hash(_), Some("header"), Some(name)) => Balance::Hash(HashBy::Header(name)),
-        (policy, ..) => policy,
     }
 }
 

@@ -7,8 +7,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use scaler::yaml::{Entry, Section};
 
 use super::health::is_path;
+use super::traffic;
 use crate::route::{
     FALLBACK, HeaderEdits, HostPattern, Matcher, OwnAnswer, PathPattern, Rewrite, RouteSettings, Template,
+    TrafficSettings,
 };
 
 /// Fields that frame a message or belong to one connection: only we set them.
@@ -38,6 +40,8 @@ pub struct RouteConfig {
     pub target: TargetConfig,
     /// What it changes.
     pub settings: RouteSettings,
+    /// What it lets through.
+    pub traffic: TrafficSettings,
 }
 
 /// What becomes of a request.
@@ -91,14 +95,15 @@ fn route(section: &mut Section<'_>, index: usize, known: &Known<'_>) -> Option<R
     let matcher = matcher(section, known);
     let target = target(section, known);
     let settings = settings(section, &matcher);
+    let traffic = traffic::read(section);
     complain_of_no_effect(section);
-    Some(RouteConfig { name, matcher, target: target?, settings })
+    Some(RouteConfig { name, matcher, target: target?, settings, traffic })
 }
 
 /// Without a backend there is nothing to rewrite and nothing to wait for.
 fn complain_of_no_effect(section: &mut Section<'_>) {
     let Some(own) = ["redirect", "respond"].into_iter().find(|key| section.has(key)) else { return };
-    for key in ["rewrite", "request_headers", "response_timeout"] {
+    for key in ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout"] {
         if section.has(key) {
             section.complain(key, format!("has no effect beside `{own}`"), "remove it");
         }

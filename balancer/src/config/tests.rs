@@ -309,7 +309,12 @@ fn what_a_balance_policy_lacks_is_said() {
     assert_eq!(with("{policy: hash, by: path}").unwrap().pool.balance, Balance::Hash(HashBy::Path));
     assert_eq!(with("{}").unwrap().pool.balance, Balance::TwoChoices);
     for (balance, complaint) in [
-        ("{policy: best}", "balance.policy: must be one of two_choices, round_robin, least_requests, hash"),
+        (
+            "{policy: best}",
+            "balance.policy: must be one of two_choices, round_robin, least_requests, peak_ewma, hash",
+        ),
+        ("{policy: hash, by: cookie}", "balance.cookie: and `by: cookie` need each other"),
+        ("{cookie: a b}", "balance.cookie: must be the name of a cookie, got `a b`"),
         ("{policy: hash, by: header}", "balance.header: and `by: header` need each other"),
         ("{policy: round_robin, by: path}", "balance.by: is given without `policy: hash`"),
     ] {
@@ -367,6 +372,10 @@ fn keys_without_effect_are_refused() {
             "routes[0].response_timeout: has no effect beside `respond`",
         ),
         (
+            "routes: [{respond: {}, priority: high}]".into(),
+            "routes[0].priority: has no effect beside `respond`",
+        ),
+        (
             "routes: [{respond: {}, hosts: ['a.test:80']}]".into(),
             "routes[0].hosts[0]: must be a host name without a port",
         ),
@@ -402,4 +411,82 @@ fn keys_without_effect_are_refused() {
         assert_eq!(complaints.lines().count(), 1, "{complaints}");
     }
     parse(&format!("{LISTEN}{api}")).unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_weights_outliers_and_cookies_is_said_with_its_key() {
+    let read = |path: &Path| Ok(if path.ends_with("short") { b"short".to_vec() } else { vec![b'x'; 32] });
+    let surroundings = Surroundings {
+        folder: Path::new("/etc/flurry"),
+        exists: &|_| true,
+        read: &read,
+        in_memory: &|_| true,
+    };
+    let text = "
+listen: [127.0.0.1:80]
+backends: [{address: 127.0.0.1:9001, weight: 0}, {weight: 2}, {address: here, wait: 3}]
+outliers:
+  max_ejected: 110%
+  ejection_time: 10m
+  max_ejection_time: 1m
+  success_rate: {min_backends: 1, deviations: -1}
+sticky: {cookie: a=b, secret_file: short, max_age: 0s, same_site: never}
+";
+    let complaints = Config::parse(text, &surroundings).unwrap_err().to_string();
+    for expected in [
+        "backends[0].weight: must be at least 1, got 0",
+        "backends[1].address: is missing",
+        "backends[2].address: must be an IP address with a port, got `here`",
+        "backends[2].wait: is not a known key",
+        "outliers.max_ejected: must be at most 1, got 1.1",
+        "outliers.max_ejection_time: must not be shorter than `ejection_time`",
+        "outliers.success_rate.min_backends: must be at least 2, got 1",
+        "outliers.success_rate.deviations: must be at least 0, got -1",
+        "sticky.cookie: must be the name of a cookie, got `a=b`",
+        "sticky.secret_file: /etc/flurry/short holds less than 16 bytes",
+        "sticky.max_age: must be at least 1s, got 0s",
+        "sticky.same_site: must be one of lax, strict, none, got `never`",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
+    assert_eq!(complaints.lines().count(), 12, "{complaints}");
+}
+
+#[test]
+fn what_is_wrong_with_limits_and_priorities_is_said_with_its_key() {
+    let text = "
+listen: [127.0.0.1:80]
+backends: [127.0.0.1:9001]
+connections_per_client: 0
+queue: {priority_header: a b}
+rate_limits:
+  - {requests: 0, per: 0s, burst: 0, max_keys: 1}
+  - {name: Log In, by: header, requests: 1}
+  - {by: everybody}
+  - {name: a, requests: 1}
+  - {name: a, requests: 1, header: x-a}
+routes:
+  - {priority: top, queue_timeout: 0s, retries: {share: 200%, per_second: -1}, rate_limits: [{by: client}]}
+";
+    let complaints = complaints(text);
+    for expected in [
+        "connections_per_client: must be at least 1, got 0",
+        "queue.priority_header: must be a header field, got `a b`",
+        "rate_limits[0].requests: must be at least 1, got 0",
+        "rate_limits[0].per: must be at least 1ms, got 0s",
+        "rate_limits[0].burst: must be at least 1, got 0",
+        "rate_limits[0].max_keys: must be at least 32, got 1",
+        "rate_limits[1].header: and `by: header` need each other",
+        "rate_limits[1].name: must be 1 to 32 of a-z, 0-9 and -, got `Log In`",
+        "rate_limits[2].by: must be one of everyone, client, header, got `everybody`",
+        "rate_limits[2].requests: is missing",
+        "rate_limits[4].header: and `by: header` need each other",
+        "routes[0].rate_limits[0].requests: is missing",
+        "routes[0].retries.share: must be at most 1, got 2",
+        "routes[0].retries.per_second: must be at least 0, got -1",
+        "routes[0].priority: must be one of high, normal, low, got `top`",
+        "routes[0].queue_timeout: must be at least 1ms, got 0s",
+    ] {
+        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
 }

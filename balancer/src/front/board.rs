@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::history::Moments;
 use super::orders::Order;
 use crate::admin::status::{
-    BackendStatus, DecisionStatus, EngineStatus, History, LoadStatus, ScalerStatus, ScalingStatus, Status,
-    TierStatus,
+    BackendStatus, CircuitStatus, DecisionStatus, EngineStatus, History, LoadStatus, ScalerStatus,
+    ScalingStatus, Status, TierStatus,
 };
 use crate::load::Sample;
 use crate::net::Address;
-use crate::pool::{Backend, DEFAULT_POOL, Pool, State};
+use crate::pool::{Backend, CircuitState, DEFAULT_POOL, OutlierReason, Pool, State};
 
 /// Decisions that are kept.
 const MAX_DECISIONS: usize = 64;
@@ -230,6 +230,24 @@ fn backend_status(pool: &str, backend: &Backend) -> BackendStatus {
         in_flight: backend.in_flight().into(),
         requests_total: backend.requests(),
         failed_total: backend.failed(),
+        weight: backend.weight(),
+        warm_ratio: backend.warmth(),
+        circuit: circuit_status(backend),
+    }
+}
+
+fn circuit_status(backend: &Backend) -> CircuitStatus {
+    let state = backend.circuit().state(Instant::now());
+    let (left, reason) = match state {
+        CircuitState::Closed => (None, None),
+        CircuitState::Open(left, reason) => (Some(left.as_secs_f64()), Some(reason)),
+        CircuitState::HalfOpen(reason) => (None, Some(reason)),
+    };
+    CircuitStatus {
+        state: state.word().to_owned(),
+        reason: reason.map(|reason| reason.word().to_owned()),
+        seconds_left: left,
+        ejections_total: OutlierReason::ALL.into_iter().map(|it| backend.circuit().ejections(it)).sum(),
     }
 }
 

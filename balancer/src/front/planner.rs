@@ -16,7 +16,7 @@ use crate::config::{Config, PoolConfig, RouteConfig, TargetConfig};
 use crate::load::RouteLoad;
 use crate::net::Address;
 use crate::pool::{Backend, BackendId, BackendSpec, Initial, Pool, Tcp};
-use crate::route::{Action, FALLBACK, Matcher, OwnAnswer, Plan, Route, RouteSettings};
+use crate::route::{Action, FALLBACK, Matcher, OwnAnswer, Plan, Route, RouteSettings, Traffic, limits};
 
 /// The configuration in force, and what was made of it.
 pub(super) struct Planner {
@@ -32,6 +32,7 @@ impl Planner {
     pub(super) fn new(config: &Config, workers: usize) -> Self {
         let default = Pool::new(config.pool.settings());
         config.pool.backends.iter().for_each(|address| insert(&default, address));
+        weigh(&default, &config.pool);
         let made = |(name, pool): (&String, &PoolConfig)| (name.clone(), made(name, pool));
         let pools: BTreeMap<_, _> = config.pools.iter().map(made).collect();
         let plan = plan(config, &default, &pools, workers, None);
@@ -106,6 +107,7 @@ impl Planner {
 fn made(name: &str, config: &PoolConfig) -> Pool {
     let pool = Pool::named(name, config.settings());
     config.backends.iter().for_each(|address| insert(&pool, address));
+    weigh(&pool, config);
     pool
 }
 
@@ -124,11 +126,23 @@ fn insert(pool: &Pool, address: &Address) {
     }
 }
 
+/// Gives fixed backends their weights.
+fn weigh(pool: &Pool, config: &PoolConfig) {
+    let snapshot = pool.snapshot();
+    for address in &config.backends {
+        let given = config.weights.iter().find(|(of, _)| of == address);
+        if let Some(backend) = snapshot.get(&id_of(address)) {
+            backend.set_weight(given.map_or(1, |(_, weight)| *weight));
+        }
+    }
+}
+
 /// Brings a pool from one configuration to another; returns the backends to drain.
 fn update(pool: &Pool, old: &PoolConfig, new: &PoolConfig) -> Vec<(Pool, BackendId)> {
     pool.reconfigure(new.settings());
     let added = new.backends.iter().filter(|address| !old.backends.contains(address));
     added.for_each(|address| insert(pool, address));
+    weigh(pool, new);
     let gone = old.backends.iter().filter(|address| !new.backends.contains(address));
     gone.map(|address| (pool.clone(), id_of(address))).collect()
 }
@@ -169,6 +183,7 @@ fn plan(
     workers: usize,
     old: Option<&Plan>,
 ) -> Plan {
+    let now = Instant::now();
     let load = |name: &str| {
         let counted = old.and_then(|old| old.all().find(|route| &*route.name == name));
         counted.map_or_else(|| RouteLoad::new(workers), |route| route.load.clone())
@@ -180,7 +195,10 @@ fn plan(
         let action = action(&route.target, default, pools);
         let (matcher, settings) = (route.matcher.clone(), route.settings.clone());
         let scaled = is_scaled(&action);
-        Arc::new(Route::new(&route.name, matcher, action, settings, load(&route.name)).scaled(scaled))
+        let before = old.and_then(|old| old.all().find(|it| *it.name == *route.name));
+        let traffic = Traffic::new(&route.traffic, before.map(|it| &it.traffic), now);
+        let made = Route::new(&route.name, matcher, action, settings, load(&route.name)).scaled(scaled);
+        Arc::new(made.letting_through(traffic))
     };
     let rest = match config.has_default_pool() {
         true => Action::Forward(default.clone()),
@@ -194,6 +212,9 @@ fn plan(
         generation: old.map_or(1, |old| old.generation + 1),
         routes: config.routes.iter().map(route).collect(),
         fallback: Arc::new(Route::new(FALLBACK, matcher, rest, settings, load(FALLBACK)).scaled(scaled)),
+        limits: limits(&config.rate_limits, old.map_or(&[], |old| &old.limits), now),
+        clients: old.map_or_else(Arc::default, |old| Arc::clone(&old.clients)),
+        connections_per_client: config.connections_per_client,
         timeouts: config.timeouts.clone(),
         tick: config.tick(),
     }

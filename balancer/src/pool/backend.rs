@@ -18,16 +18,28 @@ use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use super::circuit::Circuit;
 use super::dial::Dial;
 use super::link::Link;
 use super::queue::Queue;
+use super::rtt::PeakEwma;
 use crate::net::{Address, Raw};
+
+/// What the warmth of a warm backend is, in thousandths.
+const WARM: u32 = 1000;
+/// Least warmth: a cold backend must get requests, or it would stay cold.
+const COLDEST: u32 = 50;
+/// No backend's share is above this.
+pub(super) const FULL_SCALE: u64 = MAX_WEIGHT as u64 * WARM as u64;
+/// Largest weight that a backend can be given.
+pub const MAX_WEIGHT: u32 = 1000;
 
 /// The name of a backend: `parent`, `clone-7`, or the address of a fixed one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,6 +145,13 @@ pub struct Backend {
     trial: AtomicBool,
     cut: AtomicBool,
     failures_in_a_row: AtomicU32,
+    circuit: Circuit,
+    weight: AtomicU32,
+    warmth: AtomicU32,
+    /// What it is owed in weighted turns.
+    credit: AtomicI64,
+    rtt: PeakEwma,
+    token: ArcSwapOption<String>,
     requests: AtomicU64,
     failed: AtomicU64,
     ready_at: OnceLock<Instant>,
@@ -167,6 +186,12 @@ impl Backend {
             trial: AtomicBool::new(spec.initial == Initial::Trial),
             cut: AtomicBool::new(false),
             failures_in_a_row: AtomicU32::new(0),
+            circuit: Circuit::default(),
+            weight: AtomicU32::new(1),
+            warmth: AtomicU32::new(WARM),
+            credit: AtomicI64::new(0),
+            rtt: PeakEwma::new(now),
+            token: ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             ready_at,
@@ -223,6 +248,51 @@ impl Backend {
     /// Requests since it joined that failed: no answer, or a cut one.
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
+    }
+
+    /// How many times as many requests it gets as one of weight 1; 1 to [`MAX_WEIGHT`].
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Gives it another weight.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight.clamp(1, MAX_WEIGHT), Relaxed);
+    }
+
+    /// How warm it is, 0 to 1: what it gets of the requests that it would get otherwise.
+    pub fn warmth(&self) -> f64 {
+        f64::from(self.warmth.load(Relaxed)) / f64::from(WARM)
+    }
+
+    /// Says how warm it is: the share of its working set that it has.
+    pub fn set_warmth(&self, share: f64) {
+        self.warmth.store((share.clamp(0.0, 1.0) * f64::from(WARM)).round() as u32, Relaxed);
+    }
+
+    /// Its weight, as far as it is warm; never 0, at most [`FULL_SCALE`].
+    #[inline]
+    pub(super) fn share(&self) -> u64 {
+        u64::from(self.weight.load(Relaxed)) * u64::from(self.warmth.load(Relaxed).max(COLDEST))
+    }
+
+    /// What clients show that stick to it.
+    pub(super) fn token(&self) -> &ArcSwapOption<String> {
+        &self.token
+    }
+
+    pub(super) fn credit(&self) -> &AtomicI64 {
+        &self.credit
+    }
+
+    /// How soon it answers.
+    pub fn rtt(&self) -> &PeakEwma {
+        &self.rtt
+    }
+
+    /// What it answered lately, and whether it sits out for it.
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
     }
 
     /// When it joined the pool.

@@ -10,36 +10,49 @@
 //! should be (the scaler's).
 
 mod backend;
+mod circuit;
 mod dial;
+mod eject;
 mod grpc_health;
 mod health;
 mod link;
+mod outlier;
 mod pick;
 mod probe;
 mod queue;
+mod rtt;
 mod snapshot;
+mod sticky;
+mod timing;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-pub use backend::{Backend, BackendId, BackendSpec, Initial, Permit, State};
+use eject::Judge;
+use outlier::Outcome;
+
+pub use backend::{Backend, BackendId, BackendSpec, Initial, MAX_WEIGHT, Permit, State};
+pub use circuit::{Circuit, CircuitState};
 pub use dial::{Dial, Dialing, Tcp, is_local};
 pub(crate) use grpc_health::LONGEST_SERVICE;
 pub use health::{HealthSettings, ProbeKind, Streak, Verdict, probe_gap};
 pub(crate) use link::{Ends, PING_INTERVAL};
 pub use link::{Link, ProxyHeader};
+pub use outlier::{OutlierSettings, Reason as OutlierReason, SuccessRate};
 pub use pick::{Balance, HashBy, Rng};
 pub(crate) use pick::{Wish, hash};
-pub use queue::{Queue, QueueSettings, Refused};
+pub use queue::{Priority, Queue, QueueSettings, Refused};
+pub use rtt::PeakEwma;
 pub use snapshot::Snapshot;
+pub use sticky::{SameSite, Secret, StickySettings};
 
 /// Serials of backends are one of a kind among all pools: workers keep connections by them.
 static SERIALS: AtomicU64 = AtomicU64::new(1);
@@ -52,12 +65,18 @@ pub const DEFAULT_POOL: &str = "default";
 pub struct PoolSettings {
     /// Probes and ejections.
     pub health: HealthSettings,
+    /// Ejections of backends that answer badly.
+    pub outliers: Option<OutlierSettings>,
     /// The wait for a backend.
     pub queue: QueueSettings,
+    /// The field in which requests say their [`Priority`], if they may.
+    pub priority_header: Option<HeaderName>,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
     /// How the backend of a request is chosen.
     pub balance: Balance,
+    /// Whether clients stick to their backend.
+    pub sticky: Option<Arc<StickySettings>>,
     /// How backends are spoken with.
     pub link: Arc<Link>,
 }
@@ -114,6 +133,9 @@ struct Shared {
     members: Mutex<Vec<Member>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     queue: Arc<Queue>,
+    judge: Judge,
+    /// What values of cookies are made with if no other secret is given; made when it is needed first.
+    secret: OnceLock<Option<Secret>>,
     generation: watch::Sender<u64>,
 }
 
@@ -146,6 +168,8 @@ impl Pool {
             members: Mutex::new(Vec::new()),
             snapshot,
             queue,
+            judge: Judge::new(Instant::now()),
+            secret: OnceLock::new(),
             generation: watch::Sender::new(0),
         }))
     }
@@ -163,6 +187,7 @@ impl Pool {
         let (settings, queue) = (self.settings(), Arc::clone(&self.0.queue));
         let (limit, link) = (settings.max_in_flight, Arc::clone(&settings.link));
         let backend = Arc::new(Backend::new(spec, serial, limit, link, queue, Instant::now()));
+        self.give_token(&backend, settings.sticky.as_deref());
         let prober = self.0.runtime.spawn(probe::run(self.clone(), Arc::clone(&backend))).abort_handle();
         members.push(Member { backend: Arc::clone(&backend), prober });
         self.publish(members);
@@ -310,8 +335,14 @@ impl Pool {
     pub(crate) fn hash_by(&self) -> Option<HashBy> {
         match &self.0.settings.load().balance {
             Balance::Hash(by) => Some(by.clone()),
-            Balance::TwoChoices | Balance::RoundRobin | Balance::LeastRequests => None,
+            Balance::TwoChoices | Balance::RoundRobin | Balance::LeastRequests | Balance::PeakEwma => None,
         }
+    }
+
+    /// The field in which requests say their priority, if they may.
+    #[inline]
+    pub(crate) fn priority_header(&self) -> Option<HeaderName> {
+        self.0.settings.load().priority_header.clone()
     }
 
     /// Takes a place at a ready backend without waiting. `None`: stand in line.
@@ -321,7 +352,7 @@ impl Pool {
             return None;
         }
         let snapshot = self.0.snapshot.load();
-        pick::pick(&snapshot.ready, &self.0.settings.load().balance, wish, rng, self.0.queue.turn())
+        pick::pick(&snapshot.ready, &self.0.settings.load().balance, wish, rng, self.0.queue.turns())
     }
 
     /// Takes a place at a ready backend, waiting in line for it.
@@ -333,6 +364,7 @@ impl Pool {
     #[inline]
     pub(crate) fn answered(&self, backend: &Arc<Backend>, status: StatusCode) {
         backend.note_answer();
+        self.judge(backend, Outcome::of(status));
         let good = status.is_success() || status.is_redirection();
         if good && backend.state() == State::Probing {
             self.admit(backend);
@@ -346,6 +378,8 @@ impl Pool {
 
     /// Notes that an exchange with `backend` brought no answer.
     pub(crate) fn exchange_failed(&self, backend: &Arc<Backend>) {
+        self.judge(backend, Outcome::Gateway);
+        self.failed_to_answer(backend);
         if backend.note_failure() >= self.settings().health.eject_after {
             self.eject(backend, "too many requests in a row without an answer");
         }
@@ -360,6 +394,9 @@ impl Pool {
     pub fn reconfigure(&self, settings: PoolSettings) {
         let members = self.members();
         members.iter().for_each(|member| member.backend.set_limit(settings.max_in_flight));
+        for member in members.iter() {
+            self.give_token(&member.backend, settings.sticky.as_deref());
+        }
         self.0.queue.reconfigure(settings.queue, settings.balance.clone());
         self.0.settings.store(Arc::new(settings));
         self.publish(members);
@@ -377,7 +414,11 @@ impl Pool {
 
     fn admit(&self, backend: &Arc<Backend>) {
         let now = Instant::now();
+        if backend.circuit().is_open(now) {
+            return;
+        }
         if backend.transit(&[State::Probing, State::Ejected], State::Ready) {
+            backend.circuit().close();
             backend.note_ready(now);
             tracing::info!(backend = %backend.id(), address = %backend.address(), "backend ready");
             self.publish(self.members());

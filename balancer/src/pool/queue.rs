@@ -1,4 +1,5 @@
-//! The wait for a backend: first come, first served, bounded in length and time.
+//! The wait for a backend: the more important first, then first come, first served; bounded in
+//! length and time. When the line is full, one that is more important takes the place of the last.
 //!
 //! Requests come here only when no backend can take them. The lock is never taken
 //! while backends have room: takers and givers look at `waiting` first.
@@ -7,7 +8,7 @@
 //! frees a place (or publishes a ready backend) does that first and then looks at
 //! the line. Both use sequentially consistent order.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,31 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::backend::{Backend, Permit};
-use super::pick::{Balance, Rng, Wish, pick};
+use super::pick::{Balance, Rng, Turns, Wish, pick};
 use super::snapshot::Snapshot;
+
+/// Who goes first when requests wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// Neither.
+    #[default]
+    Normal,
+    /// After all others.
+    Low,
+}
+
+impl Priority {
+    /// All of them, the most important first.
+    pub const ALL: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
+
+    /// The one that a header field names; case does not matter.
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        let words = [("high", Self::High), ("normal", Self::Normal), ("low", Self::Low)];
+        words.into_iter().find(|(own, _)| word.trim().eq_ignore_ascii_case(own)).map(|(_, it)| it)
+    }
+}
 
 /// How long the line may be, and how long one may stand in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +66,15 @@ pub enum Refused {
     QueueFull,
     /// It waited as long as allowed.
     TimedOut,
+    /// The line is full, and a more important one took its place.
+    Displaced,
 }
 
 /// The line of waiting requests.
 pub struct Queue {
     settings: ArcSwap<QueueSettings>,
     balance: ArcSwap<Balance>,
-    turn: AtomicUsize,
+    turns: Turns,
     snapshot: Arc<ArcSwap<Snapshot>>,
     waiting: AtomicUsize,
     look_again: AtomicBool,
@@ -56,13 +82,16 @@ pub struct Queue {
 }
 
 struct Line {
-    waiters: VecDeque<Waiter>,
-    next_ticket: u64,
+    /// In the order of service.
+    waiters: BTreeMap<Ticket, Waiter>,
+    next_number: u64,
     rng: Rng,
 }
 
+/// Who is served first: by priority, then by number.
+type Ticket = (Priority, u64);
+
 struct Waiter {
-    ticket: u64,
     wish: Wish,
     since: Instant,
     call: oneshot::Sender<Permit>,
@@ -70,11 +99,11 @@ struct Waiter {
 
 impl Queue {
     pub(super) fn new(settings: QueueSettings, balance: Balance, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        let line = Line { waiters: VecDeque::new(), next_ticket: 0, rng: Rng::new(0x5eed) };
+        let line = Line { waiters: BTreeMap::new(), next_number: 0, rng: Rng::new(0x5eed) };
         let settings = ArcSwap::from_pointee(settings);
-        let (balance, turn) = (ArcSwap::from_pointee(balance), AtomicUsize::new(0));
+        let (balance, turns) = (ArcSwap::from_pointee(balance), Turns::default());
         let (waiting, look_again) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { settings, balance, turn, snapshot, waiting, look_again, line: Mutex::new(line) }
+        Self { settings, balance, turns, snapshot, waiting, look_again, line: Mutex::new(line) }
     }
 
     /// Requests that wait now.
@@ -82,13 +111,15 @@ impl Queue {
         self.waiting.load(Relaxed)
     }
 
-    /// How long the first in line has waited; `None` if nobody waits.
+    /// The longest that anybody in line has waited; `None` if nobody waits.
     pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
         if self.waiting() == 0 {
             return None;
         }
-        let since = self.lock().waiters.front()?.since;
-        Some(now.saturating_duration_since(since))
+        let line = self.lock();
+        let first = |it: Priority| line.waiters.range((it, 0)..=(it, u64::MAX)).next();
+        let oldest = Priority::ALL.into_iter().filter_map(first).map(|(_, waiter)| waiter.since).min()?;
+        Some(now.saturating_duration_since(oldest))
     }
 
     pub(super) fn reconfigure(&self, settings: QueueSettings, balance: Balance) {
@@ -96,9 +127,9 @@ impl Queue {
         self.balance.store(Arc::new(balance));
     }
 
-    /// Counts the choices that are made in turn, in line or not.
-    pub(super) fn turn(&self) -> &AtomicUsize {
-        &self.turn
+    /// The choices that are made in turn, in line or not.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Stands in line for a backend. Who may be the first is also given to a new backend that has not
@@ -106,22 +137,26 @@ impl Queue {
     pub(super) async fn wait(&self, wish: Wish) -> Result<Permit, Refused> {
         let mut place = self.enter(wish)?;
         self.serve();
-        match tokio::time::timeout(self.settings.load().timeout, &mut place.called).await {
+        let patience = wish.patience.unwrap_or(self.settings.load().timeout);
+        match tokio::time::timeout(patience, &mut place.called).await {
             Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_gone)) => Err(Refused::Displaced),
             // The call may have come together with the timeout.
-            Ok(Err(_)) | Err(_) => place.called.try_recv().map_err(|_| Refused::TimedOut),
+            Err(_elapsed) => place.called.try_recv().map_err(|_| Refused::TimedOut),
         }
     }
 
     fn enter(&self, wish: Wish) -> Result<Place<'_>, Refused> {
         let mut line = self.lock();
         if line.waiters.len() >= self.settings.load().max_requests {
-            return Err(Refused::QueueFull);
+            // Dropping the last one tells it.
+            let last = line.waiters.last_entry().filter(|last| last.key().0 > wish.priority);
+            last.ok_or(Refused::QueueFull)?.remove();
         }
-        let ticket = line.next_ticket;
-        line.next_ticket += 1;
+        let ticket = (wish.priority, line.next_number);
+        line.next_number += 1;
         let (call, called) = oneshot::channel();
-        line.waiters.push_back(Waiter { ticket, wish, since: Instant::now(), call });
+        line.waiters.insert(ticket, Waiter { wish, since: Instant::now(), call });
         self.waiting.store(line.waiters.len(), SeqCst);
         Ok(Place { queue: self, ticket, called })
     }
@@ -157,27 +192,26 @@ impl Queue {
 
     fn next_pair(&self) -> Option<(Waiter, Permit)> {
         let mut line = self.lock();
-        let wish = line.waiters.front()?.wish;
+        let (first, wish) = line.waiters.first_key_value().map(|(ticket, it)| (*ticket, it.wish))?;
         let snapshot = self.snapshot.load();
         let balance = self.balance.load();
-        if let Some(permit) = pick(&snapshot.ready, &balance, wish, &mut line.rng, &self.turn) {
-            return self.take_out(line, 0).map(|waiter| (waiter, permit));
+        if let Some(permit) = pick(&snapshot.ready, &balance, wish, &mut line.rng, &self.turns) {
+            return self.take_out(line, first).map(|waiter| (waiter, permit));
         }
-        let first = line.waiters.iter().position(|waiter| waiter.wish.may_be_first)?;
+        let first = line.waiters.iter().find(|(_, waiter)| waiter.wish.may_be_first).map(|(it, _)| *it)?;
         let permit = snapshot.all.iter().find_map(Backend::try_first)?;
         self.take_out(line, first).map(|waiter| (waiter, permit))
     }
 
-    fn take_out(&self, mut line: MutexGuard<'_, Line>, index: usize) -> Option<Waiter> {
-        let waiter = line.waiters.remove(index);
+    fn take_out(&self, mut line: MutexGuard<'_, Line>, ticket: Ticket) -> Option<Waiter> {
+        let waiter = line.waiters.remove(&ticket);
         self.waiting.store(line.waiters.len(), SeqCst);
         waiter
     }
 
-    fn leave(&self, ticket: u64) {
+    fn leave(&self, ticket: Ticket) {
         let mut line = self.lock();
-        if let Ok(index) = line.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
-            line.waiters.remove(index);
+        if line.waiters.remove(&ticket).is_some() {
             self.waiting.store(line.waiters.len(), SeqCst);
         }
     }
@@ -190,7 +224,7 @@ impl Queue {
 /// A place in the line; dropping it leaves the line.
 struct Place<'a> {
     queue: &'a Queue,
-    ticket: u64,
+    ticket: Ticket,
     called: oneshot::Receiver<Permit>,
 }
 

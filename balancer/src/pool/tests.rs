@@ -197,7 +197,7 @@ async fn a_drain_waits_for_what_is_in_flight_and_lets_nothing_in() {
     assert_eq!(pool.drain(&"a".into(), SECOND / 50).await, Ok(Drained::DeadlinePassed { in_flight: 1 }));
     assert!(
         {
-            let (balance, turn) = (Balance::default(), std::sync::atomic::AtomicUsize::new(0));
+            let (balance, turn) = (Balance::default(), pick::Turns::default());
             pick::pick(&old_view.ready, &balance, Wish::default(), &mut Rng::new(1), &turn).is_none()
         },
         "not even with an old snapshot"
@@ -293,6 +293,82 @@ async fn a_backend_that_swallows_connections_is_never_ready_and_is_removed_all_t
     tokio::time::sleep(SECOND / 2).await;
     assert_eq!(backend.state(), State::Probing);
     pool.remove(&"a".into()).unwrap();
+}
+
+fn outliers(percent: u32) -> OutlierSettings {
+    OutlierSettings {
+        errors: Some(2),
+        max_ejected_percent: percent,
+        ejection_time: SECOND / 5,
+        interval: SECOND / 100,
+        success_rate: Some(SuccessRate { min_backends: 3, min_requests: 10, deviations: 1.2 }),
+        ..OutlierSettings::default()
+    }
+}
+
+fn judged(outliers: OutlierSettings, backends: u64) -> (Pool, Vec<Arc<Backend>>) {
+    let settings = PoolSettings { outliers: Some(outliers), health: quick(), ..PoolSettings::default() };
+    let pool = Pool::new(settings);
+    // Nobody listens there; probes of ready backends come late enough.
+    let insert = |name: u64| {
+        pool.insert(spec(&format!("b{name}"), "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap()
+    };
+    let backends = (0..backends).map(insert).collect();
+    (pool, backends)
+}
+
+#[tokio::test]
+async fn errors_in_a_row_eject_up_to_the_share_and_at_least_one() {
+    let (pool, all) = judged(outliers(50), 4);
+    for backend in &all {
+        (0..2).for_each(|_| pool.answered(backend, StatusCode::INTERNAL_SERVER_ERROR));
+    }
+    let states: Vec<State> = all.iter().map(|it| it.state()).collect();
+    assert_eq!(states, [State::Ejected, State::Ejected, State::Ready, State::Ready]);
+    assert_eq!(pool.outliers_spared(), 2);
+    let (pool, two) = judged(outliers(0), 2);
+    (0..4).for_each(|_| pool.answered(&two[0], StatusCode::BAD_GATEWAY));
+    (0..4).for_each(|_| pool.answered(&two[1], StatusCode::BAD_GATEWAY));
+    assert_eq!((two[0].state(), two[1].state()), (State::Ejected, State::Ready));
+}
+
+#[tokio::test]
+async fn good_probes_do_not_end_an_ejection_before_its_time() {
+    let (listener, address) = listener().await;
+    tokio::spawn(answering(listener, Arc::new(AtomicBool::new(true))));
+    let (pool, _others) = judged(outliers(100), 1);
+    let backend = pool.insert(spec("a", address, Initial::Ready)).unwrap();
+    let ejected = Instant::now();
+    (0..2).for_each(|_| pool.answered(&backend, StatusCode::INTERNAL_SERVER_ERROR));
+    assert_eq!(backend.state(), State::Ejected);
+    eventually("it is back", || backend.state() == State::Ready).await;
+    assert!(ejected.elapsed() >= SECOND / 5, "{:?}", ejected.elapsed());
+    assert_eq!(backend.circuit().state(Instant::now()), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn the_one_with_far_more_errors_than_the_others_is_ejected() {
+    let (pool, all) = judged(outliers(50), 4);
+    pool.answered(&all[0], StatusCode::OK);
+    for _ in 0..20 {
+        all.iter().for_each(|backend| pool.judge(backend, Outcome::Fine));
+        // Never two in a row.
+        pool.judge(&all[2], Outcome::Error);
+    }
+    tokio::time::sleep(SECOND / 50).await;
+    pool.judge(&all[0], Outcome::Fine);
+    let ejected: Vec<_> = all.iter().filter(|it| it.state() == State::Ejected).collect();
+    assert_eq!(ejected.len(), 1, "{all:?}");
+    assert_eq!(all[2].circuit().ejections(OutlierReason::SuccessRate), 1);
+}
+
+#[tokio::test]
+async fn a_pool_without_the_section_judges_nobody() {
+    let pool = pool(quick(), QueueSettings::default(), None);
+    let backends =
+        ["a", "b"].map(|id| pool.insert(spec(id, "127.0.0.1:1".parse().unwrap(), Initial::Ready)).unwrap());
+    (0..100).for_each(|_| pool.answered(&backends[0], StatusCode::INTERNAL_SERVER_ERROR));
+    assert_eq!(backends[0].state(), State::Ready);
 }
 
 #[tokio::test]

@@ -16,13 +16,15 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
+use super::affinity::{self, Affinity};
 use super::body::{RequestBody, ResponseBody};
+use super::gate;
 use super::headers;
 use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
-use crate::pool::{Backend, HashBy, Permit, Pool, Refused, State, Wish, hash, is_local};
+use crate::pool::{Backend, Permit, Pool, Priority, Refused, State, Wish, is_local};
 use crate::route::{Action, OwnAnswer, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
 
@@ -41,12 +43,13 @@ pub(crate) async fn forward(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (plan, route) = routed(&worker, &session, &request);
-    let mut answer = match &route.action {
-        Action::Forward(pool) => {
+    let mut answer = match (gate::refuse(&plan, &route, &request, &session), &route.action) {
+        (Some(refused), _) => refused,
+        (None, Action::Forward(pool)) => {
             to_backends(Trip::new(&worker, &session, &plan, &route, pool), request).await
         }
-        Action::Answer(OwnAnswer::Redirect { status, to }) => redirect(&request, *status, to),
-        Action::Answer(OwnAnswer::Respond { status, text }) => respond(*status, text),
+        (None, Action::Answer(OwnAnswer::Redirect { status, to })) => redirect(&request, *status, to),
+        (None, Action::Answer(OwnAnswer::Respond { status, text })) => respond(*status, text),
     };
     if !route.is_plain {
         route.settings.response_headers.apply(answer.headers_mut());
@@ -59,8 +62,11 @@ async fn to_backends(mut trip: Trip<'_>, request: Request<Incoming>) -> Response
     if route.is_scaled {
         worker.counters.scaled.arrived.bump();
     }
-    worker.budget.borrow_mut().earn();
-    trip.key = trip.pool.hash_by().and_then(|by| key(&by, &request, session));
+    gate::earn(worker, route);
+    let pool = trip.pool;
+    trip.key = pool.hash_by().and_then(|by| affinity::key(&by, &request, session));
+    trip.affinity = Affinity::of(pool, &request, session);
+    trip.priority = gate::priority(pool, route, &request);
     if upgrade::is_wanted(&request) {
         // Boxed, as everything rare: the future of each request is moved a few times, and
         // has room for all that may happen to it.
@@ -71,15 +77,6 @@ async fn to_backends(mut trip: Trip<'_>, request: Request<Incoming>) -> Response
     let answer = trip.run(request).await;
     session.replay.borrow_mut().forget();
     answer
-}
-
-/// What a request has in common with others for the same backend. `None` if it has not.
-fn key<B>(by: &HashBy, request: &Request<B>, session: &Session) -> Option<u64> {
-    match by {
-        HashBy::Client => session.client.address.map(|address| hash(&address.ip().to_canonical())),
-        HashBy::Path => Some(hash(&request.uri().path())),
-        HashBy::Header(name) => request.headers().get(name).map(|value| hash(&value.as_bytes())),
-    }
 }
 
 /// The plan and the route that the request follows until its end.
@@ -189,6 +186,10 @@ pub(super) struct Trip<'a> {
     avoid: Option<u64>,
     /// What it has in common with requests for the same backend.
     key: Option<u64>,
+    /// The backend that its client sticks to.
+    affinity: Option<Affinity>,
+    /// Where it stands if there is a line.
+    priority: Priority,
     /// Whether only a new connection will do.
     fresh: bool,
     /// Whether it stood in line, so that the backend had less than the whole time for it.
@@ -203,7 +204,9 @@ impl<'a> Trip<'a> {
         route: &'a Route,
         pool: &'a Pool,
     ) -> Self {
-        Self { worker, session, plan, route, pool, avoid: None, key: None, fresh: false, queued: false }
+        let (avoid, key, affinity, priority) = (None, None, None, Priority::default());
+        let (fresh, queued) = (false, false);
+        Self { worker, session, plan, route, pool, avoid, key, affinity, priority, fresh, queued }
     }
 
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<ResponseBody> {
@@ -226,16 +229,23 @@ impl<'a> Trip<'a> {
             if permit.backend().link().http2 {
                 to_absolute_form(&mut request, permit.backend());
             }
+            let sent = self.pool.clock();
             if permit.is_trial() {
                 match Box::pin(self.trial(request, &mut upstream, &permit)).await {
-                    Ok(answer) => return self.answered(answer, upstream, permit),
+                    Ok(answer) => {
+                        self.pool.answered_after(permit.backend(), answer.status(), sent);
+                        return self.answered(answer, upstream, permit);
+                    }
                     Err(Next::Again(again)) => request = again,
                     Err(Next::Answer(answer)) => return answer,
                 }
                 continue;
             }
             match upstream.exchange(request, self.session, permit.backend()).await {
-                Ok(answer) => return self.answered(answer, upstream, permit),
+                Ok(answer) => {
+                    self.pool.answered_after(permit.backend(), answer.status(), sent);
+                    return self.answered(answer, upstream, permit);
+                }
                 Err(error) => {
                     if let (ExchangeError::Expired(Expired::Backend), Upstream::Shared(shared)) =
                         (&error, &upstream)
@@ -282,7 +292,7 @@ impl<'a> Trip<'a> {
     /// A place at a backend: at once if there is one, else in line. A request that may be repeated may be
     /// the first of a new backend.
     pub(super) async fn place(&mut self, may_be_first: bool) -> Result<Permit, Refused> {
-        let wish = Wish { avoid: self.avoid, key: self.key, may_be_first };
+        let wish = self.wish(may_be_first);
         let taken = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish);
         let permit = match taken {
             Some(permit) => permit,
@@ -294,6 +304,12 @@ impl<'a> Trip<'a> {
         };
         self.session.has_a_place();
         Ok(permit)
+    }
+
+    fn wish(&self, may_be_first: bool) -> Wish {
+        let prefer = self.affinity.as_ref().and_then(Affinity::prefers);
+        let patience = self.route.traffic.queue_timeout;
+        Wish { avoid: self.avoid, key: self.key, prefer, may_be_first, priority: self.priority, patience }
     }
 
     /// Stands in line until the time for an answer is over.
@@ -350,6 +366,9 @@ impl<'a> Trip<'a> {
         headers::to_client(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
+        if let Some(affinity) = &self.affinity {
+            affinity.tell(&mut parts.headers, permit.backend());
+        }
         let (worker, session) = (Rc::clone(self.worker), Rc::clone(self.session));
         let body = ResponseBody::backend(body, upstream, permit, worker, session);
         Response::from_parts(parts, body)
@@ -360,6 +379,9 @@ impl<'a> Trip<'a> {
         let (counter, text) = match refused {
             Refused::QueueFull => (&counters.queue_full, "too many requests are waiting for a backend\n"),
             Refused::TimedOut => (&counters.queue_timeout, "no backend became free in time\n"),
+            Refused::Displaced => {
+                (&counters.queue_full, "more important requests are waiting for a backend\n")
+            }
         };
         counter.bump();
         reply(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -426,7 +448,7 @@ impl<'a> Trip<'a> {
         let first_stale = stale && !self.fresh;
         self.leave(backend, stale);
         let Some(request) = copy else { return Next::Answer(broke_off()) };
-        if !first_stale && !self.worker.budget.borrow_mut().spend(Instant::now()) {
+        if !first_stale && !gate::may_retry(self.worker, self.route, Instant::now()) {
             self.worker.counters.retries_denied.bump();
             return Next::Answer(broke_off());
         }

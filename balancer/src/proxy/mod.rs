@@ -6,8 +6,10 @@
 //! (see [`crate::route`]).
 //! Everything runs on the worker that accepted the client's connection.
 
+mod affinity;
 mod body;
 mod forward;
+mod gate;
 mod headers;
 mod idle;
 mod observe;

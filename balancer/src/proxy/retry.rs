@@ -2,40 +2,46 @@
 //!
 //! A request that was never sent may always go to another backend. One that was sent and
 //! brought no answer is sent again only if it is idempotent, has no body, and the budget
-//! allows it: 20 % of the requests and 10 a second, over all workers.
+//! allows it: 20 % of the requests and 10 a second, over all workers, unless its route has another.
 
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::body::RequestBody;
+use crate::route::RetrySettings;
 
-/// Requests that earn one retry: 20 %. Savings are counted in requests.
-const REQUESTS_PER_RETRY: f64 = 5.0;
-/// Retries that each second earns, over all workers.
-const PER_SECOND: f64 = 10.0;
-/// Most requests that can be saved up.
-const MAX_SAVED: f64 = 1000.0;
+/// Most retries that can be saved up.
+const MAX_SAVED: f64 = 200.0;
+/// Parts of a retry do not add up to a whole one exactly.
+const ROUNDING: f64 = 1e-6;
 
-/// The retry budget of one worker.
+/// A retry budget: of one worker, or of a route.
 #[derive(Debug, Clone)]
 pub(crate) struct RetryBudget {
+    /// Retries that a request earns.
+    share: f64,
     per_second: f64,
     saved: f64,
     topped_up: Instant,
 }
 
 impl RetryBudget {
-    /// The share of one of `workers` workers.
+    /// A budget of a share of the requests and so many a second on top.
+    pub(crate) fn new(share: f64, per_second: f64, now: Instant) -> Self {
+        Self { share, per_second, saved: per_second.min(MAX_SAVED), topped_up: now }
+    }
+
+    /// What one of `workers` workers has of the budget of all routes without one of their own.
     pub(crate) fn share_of(workers: usize, now: Instant) -> Self {
-        let per_second = PER_SECOND * REQUESTS_PER_RETRY / workers.max(1) as f64;
-        Self { per_second, saved: per_second, topped_up: now }
+        let RetrySettings { share, per_second } = RetrySettings::default();
+        Self::new(share, per_second / workers.max(1) as f64, now)
     }
 
     /// A request began.
     #[inline]
     pub(crate) fn earn(&mut self) {
-        self.saved = (self.saved + 1.0).min(MAX_SAVED);
+        self.saved = (self.saved + self.share).min(MAX_SAVED);
     }
 
     /// Takes one retry out of the budget; says whether there was one.
@@ -43,10 +49,10 @@ impl RetryBudget {
         let seconds = now.saturating_duration_since(self.topped_up).as_secs_f64().min(1.0);
         self.topped_up = now;
         self.saved += self.per_second * seconds;
-        if self.saved < REQUESTS_PER_RETRY {
+        if self.saved < 1.0 - ROUNDING {
             return false;
         }
-        self.saved -= REQUESTS_PER_RETRY;
+        self.saved -= 1.0;
         true
     }
 }
@@ -104,7 +110,7 @@ mod tests {
     #[test]
     fn retries_are_a_fifth_of_the_requests() {
         let now = Instant::now();
-        let mut budget = RetryBudget { per_second: 0.0, saved: 0.0, topped_up: now };
+        let mut budget = RetryBudget::new(0.2, 0.0, now);
         (0..100).for_each(|_| budget.earn());
         assert_eq!((0..100).filter(|_| budget.spend(now)).count(), 20);
     }
@@ -126,6 +132,14 @@ mod tests {
         let mut budget = RetryBudget::share_of(1, now);
         (0..1_000_000).for_each(|_| budget.earn());
         assert_eq!((0..10_000).filter(|_| budget.spend(now)).count(), 200);
+    }
+
+    #[test]
+    fn a_budget_of_nothing_allows_nothing() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(0.0, 0.0, now);
+        (0..100).for_each(|_| budget.earn());
+        assert!(!budget.spend(now + Duration::from_secs(60)));
     }
 
     #[test]

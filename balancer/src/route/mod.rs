@@ -8,7 +8,10 @@
 mod edit;
 mod matcher;
 mod plan;
+mod traffic;
 
 pub use edit::{HeaderEdits, Rewrite, Template};
 pub use matcher::{HostPattern, Matcher, PathPattern, Seen};
 pub use plan::{Action, FALLBACK, OwnAnswer, Plan, Route, RouteSettings};
+pub(crate) use traffic::limits;
+pub use traffic::{RetrySettings, Traffic, TrafficSettings};

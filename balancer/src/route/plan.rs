@@ -7,6 +7,8 @@ use http::StatusCode;
 
 use super::edit::{HeaderEdits, Rewrite, Template};
 use super::matcher::{Matcher, Seen};
+use super::traffic::Traffic;
+use crate::limit::{ClientConnections, RateLimit};
 use crate::load::RouteLoad;
 use crate::pool::Pool;
 use crate::server::Timeouts;
@@ -69,6 +71,8 @@ pub struct Route {
     pub is_plain: bool,
     /// Whether its requests are what the scaler goes by.
     pub is_scaled: bool,
+    /// What it lets through.
+    pub traffic: Traffic,
     /// What it counts.
     pub load: RouteLoad,
 }
@@ -83,7 +87,14 @@ impl Route {
         load: RouteLoad,
     ) -> Self {
         let is_plain = settings == RouteSettings::default();
-        Self { name: name.into(), matcher, action, settings, is_plain, is_scaled: false, load }
+        let (is_scaled, traffic) = (false, Traffic::default());
+        Self { name: name.into(), matcher, action, settings, is_plain, is_scaled, traffic, load }
+    }
+
+    /// The same, with what it lets through.
+    #[must_use]
+    pub fn letting_through(self, traffic: Traffic) -> Self {
+        Self { traffic, ..self }
     }
 
     /// The same, with whether its requests are what the scaler goes by.
@@ -101,6 +112,12 @@ pub struct Plan {
     pub routes: Vec<Arc<Route>>,
     /// For requests that no route is for.
     pub fallback: Arc<Route>,
+    /// Limits on the requests of all routes together.
+    pub limits: Vec<Arc<RateLimit>>,
+    /// Connections by client.
+    pub clients: Arc<ClientConnections>,
+    /// Connections that one client may have; `None` for any number.
+    pub connections_per_client: Option<u32>,
     /// Limits on time.
     pub timeouts: Timeouts,
     /// How often connections look at their limits.

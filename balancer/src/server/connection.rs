@@ -31,9 +31,11 @@ use super::http2;
 use super::session::{Finding, Phase, Session};
 use super::tunnel::Tunnel;
 use super::worker::Worker;
+use crate::limit::Connected;
 use crate::net::Gathered;
 use crate::net::Raw;
 use crate::proxy::{self, Door};
+use crate::route::Plan;
 
 /// Longest head of a request in bytes; beyond it the answer is 431.
 pub(super) const MAX_HEAD: usize = 32 * 1024;
@@ -64,7 +66,16 @@ pub(crate) fn builder() -> http1::Builder {
 
 /// Serves one client until either side closes.
 pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Arc<Entrance>, worker: Rc<Worker>) {
-    let limit = worker.plan().timeouts.request_header;
+    let plan = worker.plan();
+    let limit = plan.timeouts.request_header;
+    // Behind a PROXY header the client is known only when it is set up.
+    let mut held = match entrance.is_proxied() {
+        true => None,
+        false => match let_in(&plan, peer, entrance.trusts(peer)) {
+            Ok(held) => held,
+            Err(TooMany) => return,
+        },
+    };
     let arrival = match entrance.is_immediate() {
         true => entrance.welcome_plain(raw, peer),
         false => {
@@ -73,14 +84,37 @@ pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Arc<Entr
             set_up.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         }
     };
+    let proxied = entrance.is_proxied();
     drop(entrance);
     match arrival {
-        Ok(arrival) => arrived(arrival, worker).await,
+        Ok(arrival) => {
+            if proxied {
+                held = match let_in(&plan, arrival.client.address, arrival.client.trusted) {
+                    Ok(held) => held,
+                    Err(TooMany) => return,
+                };
+            }
+            drop(plan);
+            arrived(arrival, worker).await;
+            drop(held);
+        }
         Err(error) => {
             worker.counters.refused.bump();
             tracing::debug!(?peer, %error, "a connection could not be set up");
         }
     }
+}
+
+/// The client has as many connections as it may.
+struct TooMany;
+
+/// Notes a connection of a client, unless it has as many as it may. Proxies that are believed have
+/// as many as they want.
+fn let_in(plan: &Plan, client: Option<SocketAddr>, trusted: bool) -> Result<Option<Connected>, TooMany> {
+    let (Some(most), Some(client), false) = (plan.connections_per_client, client, trusted) else {
+        return Ok(None);
+    };
+    plan.clients.enter(client.ip(), most).map(Some).ok_or(TooMany)
 }
 
 async fn arrived(arrival: Arrival, worker: Rc<Worker>) {

@@ -83,6 +83,11 @@ impl Entrance {
         client
     }
 
+    /// Whether connections say who their client is.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.proxy_protocol.is_some()
+    }
+
     /// Whether a connection is set up without waiting for its client.
     pub(crate) fn is_immediate(&self) -> bool {
         self.tls.is_none() && self.proxy_protocol.is_none()
@@ -101,7 +106,7 @@ impl Entrance {
         Ok(proxied::take_header(raw).await?.or(peer))
     }
 
-    fn trusts(&self, source: Option<SocketAddr>) -> bool {
+    pub(crate) fn trusts(&self, source: Option<SocketAddr>) -> bool {
         let Some(ip) = source.map(|it| it.ip().to_canonical()) else { return false };
         self.trusted.iter().any(|net| net.contains(&ip))
     }

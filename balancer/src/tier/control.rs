@@ -18,6 +18,7 @@ use super::numbers::Numbers;
 use super::queries::{self, Answered};
 use super::start::{address, backend_id, insert};
 use super::steer::Steer;
+use super::warmth::Warmth;
 use super::{Tier, TierError};
 use crate::front::{Desk, Order};
 use crate::pool::{Drained, State};
@@ -68,6 +69,7 @@ pub(super) struct Control<'a> {
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
     forks: ForkMeter,
+    warmth: Warmth,
     /// Ends with the loop.
     _queries: JoinSet<()>,
 }
@@ -94,7 +96,8 @@ impl<'a> Control<'a> {
         tier.handles.registry.register(Box::new(engine))?;
         let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
-        Ok(Self { tier, steer, clones: BTreeMap::new(), events, tell, numbers, forks, _queries: queries })
+        let (clones, warmth) = (BTreeMap::new(), Warmth::default());
+        Ok(Self { tier, steer, clones, events, tell, numbers, forks, warmth, _queries: queries })
     }
 
     /// Runs for ever; dropping it leaves the VMs to the engine.
@@ -106,6 +109,8 @@ impl<'a> Control<'a> {
             tokio::select! {
                 _ = tick.tick() => {
                     self.numbers.refresh(&self.tier.engine);
+                    let now = Arc::clone(&view.borrow());
+                    self.warmth.tell(&now, &self.tier.handles.pool);
                     self.decide().await;
                 }
                 changed = view.changed() => {
@@ -145,6 +150,7 @@ impl<'a> Control<'a> {
         {
             tracing::error!("the parent has ended; clones go on from its checkpoint");
         }
+        self.warmth.tell(view, &self.tier.handles.pool);
     }
 
     fn admit(&mut self, id: CloneId, began: Instant) {

@@ -22,6 +22,7 @@ mod router;
 mod scaler_metrics;
 mod start;
 mod steer;
+mod warmth;
 
 use std::future::Future;
 use std::io;

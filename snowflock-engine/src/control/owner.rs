@@ -140,7 +140,7 @@ pub(super) struct Owner {
     creations: Vec<Creation>,
     history: History,
     /// Pages that the first clone touched until it was ready, in order.
-    working_set: Option<Vec<PageIndex>>,
+    working_set: Option<Arc<[PageIndex]>>,
     /// Checkpoints whose memtaps do not record any more what is touched.
     recorded: BTreeSet<CheckpointId>,
     number: u64,
@@ -239,7 +239,7 @@ impl Owner {
             }
             Event::Progress(id, progress) => self.progressed(id, progress),
             Event::Born(id, result) => self.born(id, *result),
-            Event::Recorded(pages) => drop(self.working_set.get_or_insert(pages)),
+            Event::Recorded(pages) => drop(self.working_set.get_or_insert(pages.into())),
             Event::VmEnded(id) => self.vm_ended(id),
             Event::Departed(id) => self.departed(id),
         }
@@ -339,12 +339,12 @@ impl Owner {
         };
         self.last_checkpoint += 1;
         let id = CheckpointId(self.last_checkpoint);
-        let working_set = self.working_set.clone().unwrap_or_default();
+        let working_set = self.working_set.clone();
         let hook_limit = self.hook_limit;
         self.work("checkpoint", move |host| {
             guest.run_hooks(HookEvent::BeforeFreeze, hook_limit);
             let subject = Subject { vm: guest.vm.as_mut(), keeper, made_from, asked_by };
-            let result = Checkpoint::take(host, id, subject, &working_set);
+            let result = Checkpoint::take(host, id, subject, working_set.as_deref().unwrap_or_default());
             Event::Checkpointed(Box::new(guest), Box::new(result), reply)
         });
     }
@@ -580,6 +580,7 @@ impl Owner {
             forks: self.history.forks(),
             forks_total: self.history.forks_total(),
             memserver: self.memserver.clone(),
+            working_set: self.working_set.clone(),
         };
         self.publish.send_replace(Arc::new(view));
     }

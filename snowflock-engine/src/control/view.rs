@@ -8,6 +8,7 @@ use super::lifecycle::LifeState;
 use super::memory_server::MemoryServer;
 use super::ticket::TicketId;
 use crate::hypervisor::MemoryAccess;
+use crate::memory::PageIndex;
 use crate::memory::image::Image;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::{CloneId, MacAddress};
@@ -35,6 +36,8 @@ pub struct View {
     pub forks_total: u64,
     /// The memserver of the parent, for the counters.
     pub memserver: Option<Arc<MemoryServer>>,
+    /// The pages that the first clone touched until it was ready; `None` or empty before.
+    pub working_set: Option<Arc<[PageIndex]>>,
 }
 
 impl View {
@@ -42,6 +45,14 @@ impl View {
     #[must_use]
     pub fn clone_with(&self, id: CloneId) -> Option<&VmView> {
         self.clones.iter().find(|clone| clone.id == id)
+    }
+
+    /// The share, 0 to 1, of the recorded working set whose pages the image of a checkpoint has.
+    /// `None` without a record, or without that checkpoint.
+    #[must_use]
+    pub fn working_set_share(&self, checkpoint: CheckpointId) -> Option<f64> {
+        let image = &self.checkpoints.iter().find(|it| it.id == checkpoint)?.image;
+        image.present().share_of(self.working_set.as_deref()?)
     }
 }
 

@@ -103,6 +103,13 @@ impl PageBitmap {
         self.present().count_ones() as u32
     }
 
+    /// The share, 0 to 1, of some pages of which something is known; `None` of no pages.
+    #[must_use]
+    pub fn share_of(&self, pages: &[PageIndex]) -> Option<f64> {
+        let known = |page: &&PageIndex| self.state(**page) != PageState::Absent;
+        (!pages.is_empty()).then(|| pages.iter().filter(known).count() as f64 / pages.len() as f64)
+    }
+
     /// Pages that the bitmap covers.
     #[must_use]
     pub fn pages(&self) -> u32 {
@@ -139,6 +146,17 @@ mod tests {
         assert_eq!(theirs.state(PageIndex(129)), PageState::Present);
         assert_eq!(theirs.state(PageIndex(130)), PageState::Absent, "beyond the end");
         assert!(!theirs.insert(PageIndex(129)), "it was set already");
+    }
+
+    #[test]
+    fn a_share_counts_zero_pages_and_none_beyond_the_end() {
+        let bitmap = PageBitmap::new(100).unwrap();
+        assert_eq!(bitmap.share_of(&[]), None);
+        let wanted = [3, 70, 99, 100].map(PageIndex);
+        assert_eq!(bitmap.share_of(&wanted), Some(0.0));
+        bitmap.insert(PageIndex(3));
+        bitmap.insert_zero(PageIndex(99));
+        assert_eq!(bitmap.share_of(&wanted), Some(0.5));
     }
 
     #[test]
