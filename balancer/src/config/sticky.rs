@@ -19,8 +19,8 @@ pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -
         .or("flurry".to_owned());
     let secret = |path: std::path::PathBuf| {
         let path = surroundings.folder.join(path);
-        let bytes = (surroundings.read)(&path)
-            .map_err(|error| format!("cannot read {}: {}", path.display(), error.kind()))?;
+        let bytes =
+            (surroundings.read)(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         Secret::new(&bytes).ok_or_else(|| format!("{} holds less than 16 bytes", path.display()))
     };
     let secret = section.path_buf("secret_file", SECRET).try_map(secret).optional();
