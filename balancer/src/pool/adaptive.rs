@@ -266,7 +266,10 @@ mod tests {
         quick.run(&mut gradient, &mut now, 200, 10_000);
         let slow = Backend { capacity: 50.0, service_micros: 20_000.0 };
         let limits = slow.run(&mut gradient, &mut now, 1000, 10_000);
-        assert_eq!(limits[..200].iter().min(), Some(&SETTINGS.min), "slower is taken for overloaded first");
+        assert!(
+            *limits[..200].iter().min().unwrap() < 10,
+            "slower is taken for overloaded first: {limits:?}"
+        );
         assert!(*limits.last().unwrap() >= 50, "{limits:?}");
     }
 
