@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
+use super::account_meter::accounts;
 use super::balance_meter::{circuits, limits};
 use super::families::{Series, counter, family, gauge, label};
 use crate::front::Reloads;
@@ -220,6 +221,7 @@ impl Collector for Meter {
             Self::backends(&pools),
             circuits(&pools),
             limits(&plan),
+            accounts(&plan),
             self.routes(&plan),
         ]);
         all.flatten().filter(|family| !family.get_metric().is_empty()).collect()

@@ -490,3 +490,20 @@ routes:
         assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
     }
 }
+
+#[test]
+fn an_access_log_goes_to_one_place_and_complaints_say_which_key() {
+    let log = |keys: &str| parse(&format!("{STATIC}access_log: {keys}\n"));
+    let read = log("{path: logs/access.log}").unwrap().account.log.unwrap();
+    assert_eq!(read.to, crate::account::Destination::File("/etc/flurry/logs/access.log".into()));
+    assert!(read.query && read.max_waiting == 16_384);
+    for (keys, complaint) in [
+        ("{}", "access_log: says nowhere to write to"),
+        ("{path: a, stdout: true}", "access_log.stdout: is given beside `path`"),
+        ("{path: a, format: xml}", "access_log.format: "),
+        ("{path: a, max_waiting: 0}", "access_log.max_waiting: must be at least 1"),
+    ] {
+        let complaints = log(keys).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{complaints}");
+    }
+}

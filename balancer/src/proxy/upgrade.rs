@@ -121,6 +121,7 @@ fn answered(
         AfterUpgrade::Http(upstream) => trip.answered(answer, Upstream::Single(upstream), permit),
         AfterUpgrade::Tunnel(backend, early) => {
             permit.backend().note_answer();
+            trip.session.note(|notes| notes.answered(answer.status()));
             accepted(answer, Tunnel { backend, early, permit }, trip.session)
         }
     }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::edit::{HeaderEdits, Rewrite, Template};
 use super::matcher::{Matcher, Seen};
 use super::traffic::Traffic;
+use crate::account::Account;
 use crate::limit::{ClientConnections, RateLimit};
 use crate::load::RouteLoad;
 use crate::pool::Pool;
@@ -122,6 +123,8 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// How often connections look at their limits.
     pub tick: Duration,
+    /// Who wants an account of each request; `None` for nobody.
+    pub(crate) account: Option<Arc<Account>>,
 }
 
 impl Plan {

@@ -1,0 +1,98 @@
+//! An account of each request, for those who want to be told: the access log.
+//!
+//!   observe begins Notes -> forward adds to them -> the end hands them to a thread of its own
+//!
+//! Nobody on the data plane waits for who reads an account: channels are bounded, and what does
+//! not fit is counted as dropped. Without anybody to tell, nothing is noted.
+
+mod line;
+mod log;
+mod notes;
+mod stamp;
+
+use std::io;
+use std::sync::Arc;
+
+pub(crate) use log::{AccessLog, LogCounts};
+pub use log::{Destination, LogFormat, LogSettings};
+pub(crate) use notes::{End, Head, Notes};
+
+/// Who is told, as it is configured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AccountSettings {
+    /// The access log.
+    pub log: Option<LogSettings>,
+}
+
+/// Why nobody can be told.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The file of the access log cannot be written.
+    #[error(
+        "access_log.path: cannot open {path}: {source} (give a file in a folder that exists and may be written to)"
+    )]
+    Log {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread for accounts of requests: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Who is told of each request.
+pub(crate) struct Account {
+    log: Option<Arc<AccessLog>>,
+}
+
+impl Account {
+    /// Gets ready to tell. What has not changed since `old` goes on, with a file opened anew.
+    ///
+    /// # Errors
+    /// [`AccountError`] with the key of the configuration; `old` goes on then.
+    pub(crate) fn open(
+        settings: &AccountSettings,
+        old: Option<&Self>,
+    ) -> Result<Option<Arc<Self>>, AccountError> {
+        if *settings == AccountSettings::default() {
+            return Ok(None);
+        }
+        let before = old.and_then(|old| old.log.as_ref());
+        let log = settings.log.as_ref().map(|it| AccessLog::follow(it, before)).transpose()?;
+        Ok(Some(Arc::new(Self { log })))
+    }
+
+    /// One that tells nobody.
+    #[cfg(test)]
+    pub(crate) fn to_nobody() -> Self {
+        Self { log: None }
+    }
+
+    /// What there is of the access log, for metrics.
+    pub(crate) fn log_counts(&self) -> Option<&LogCounts> {
+        self.log.as_deref().map(AccessLog::counts)
+    }
+
+    /// The configuration is in force: files are opened anew, which ends a rotation.
+    pub(crate) fn in_force(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    /// Takes the account of a request that is over.
+    pub(crate) fn take(&self, notes: Box<Notes>) {
+        if let Some(log) = &self.log {
+            log.send(notes);
+        }
+    }
+
+    /// Lets everything out that was told, for as long as that takes a moment.
+    pub(crate) fn close(&self) {
+        if let Some(log) = &self.log {
+            log.close();
+        }
+    }
+}
