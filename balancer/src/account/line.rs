@@ -39,6 +39,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     referer: Option<Cow<'a, str>>,
@@ -85,6 +87,7 @@ fn json(notes: &Notes, query: bool, out: &mut Vec<u8>) {
         tries: notes.tries.len(),
         ending: word(end.ending),
         why: notes.reason().map(String::from_utf8_lossy),
+        trace_id: notes.trace.map(|trace| trace.id.to_string()),
         user_agent: text(head.user_agent()),
         referer: text(shown(head.referer(), query)),
     };

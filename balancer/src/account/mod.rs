@@ -1,27 +1,41 @@
-//! An account of each request, for those who want to be told: the access log.
+//! An account of each request, for those who want to be told: the access log, and traces.
 //!
 //!   observe begins Notes -> forward adds to them -> the end hands them to a thread of its own
 //!
 //! Nobody on the data plane waits for who reads an account: channels are bounded, and what does
 //! not fit is counted as dropped. Without anybody to tell, nothing is noted.
 
+mod context;
 mod line;
 mod log;
 mod notes;
+mod spans;
 mod stamp;
+mod traces;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
+
+use http::Request;
 
 pub(crate) use log::{AccessLog, LogCounts};
 pub use log::{Destination, LogFormat, LogSettings};
-pub(crate) use notes::{End, Head, Notes};
+use notes::Head;
+pub(crate) use notes::{End, Notes};
+pub(crate) use traces::SpanCounts;
+use traces::Tracing;
+pub use traces::{TracingSettings, Trust};
+
+use crate::server::Client;
 
 /// Who is told, as it is configured.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AccountSettings {
     /// The access log.
     pub log: Option<LogSettings>,
+    /// Traces.
+    pub tracing: Option<TracingSettings>,
 }
 
 /// Why nobody can be told.
@@ -45,6 +59,7 @@ pub enum AccountError {
 /// Who is told of each request.
 pub(crate) struct Account {
     log: Option<Arc<AccessLog>>,
+    tracing: Option<Arc<Tracing>>,
 }
 
 impl Account {
@@ -61,18 +76,43 @@ impl Account {
         }
         let before = old.and_then(|old| old.log.as_ref());
         let log = settings.log.as_ref().map(|it| AccessLog::follow(it, before)).transpose()?;
-        Ok(Some(Arc::new(Self { log })))
+        let before = old.and_then(|old| old.tracing.as_ref());
+        let tracing = settings.tracing.as_ref().map(|it| Tracing::follow(it, before)).transpose()?;
+        Ok(Some(Arc::new(Self { log, tracing })))
     }
 
     /// One that tells nobody.
     #[cfg(test)]
     pub(crate) fn to_nobody() -> Self {
-        Self { log: None }
+        Self { log: None, tracing: None }
     }
 
     /// What there is of the access log, for metrics.
     pub(crate) fn log_counts(&self) -> Option<&LogCounts> {
         self.log.as_deref().map(AccessLog::counts)
+    }
+
+    /// What there is of spans, for metrics.
+    pub(crate) fn span_counts(&self) -> Option<&SpanCounts> {
+        self.tracing.as_deref().map(Tracing::counts)
+    }
+
+    /// Begins the account of a request, if anybody is to be told of this one. Fields about traces
+    /// that are not believed go.
+    pub(crate) fn begin<B>(
+        self: Arc<Self>,
+        request: &mut Request<B>,
+        client: &Client,
+        address: Option<std::net::IpAddr>,
+        began: Instant,
+    ) -> Option<Notes> {
+        let begin = |tracing: &Arc<Tracing>| tracing.begin(request.headers_mut(), client.trusted);
+        let trace = self.tracing.as_ref().and_then(begin);
+        if self.log.is_none() && trace.is_none() {
+            return None;
+        }
+        let secure = client.scheme == "https";
+        Some(Notes::new(self, Head::of(request), address, began).part_of(trace, secure))
     }
 
     /// The configuration is in force: files are opened anew, which ends a rotation.
@@ -84,6 +124,9 @@ impl Account {
 
     /// Takes the account of a request that is over.
     pub(crate) fn take(&self, notes: Box<Notes>) {
+        if let Some(tracing) = &self.tracing {
+            tracing.send(&notes);
+        }
         if let Some(log) = &self.log {
             log.send(notes);
         }
@@ -93,6 +136,9 @@ impl Account {
     pub(crate) fn close(&self) {
         if let Some(log) = &self.log {
             log.close();
+        }
+        if let Some(tracing) = &self.tracing {
+            tracing.close();
         }
     }
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HOST, REFERER, USER_AGENT};
-use http::{HeaderName, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
 
 use super::Account;
+use super::context::{SpanId, TRACEPARENT, Trace};
 use crate::load::Ending;
-use crate::pool::BackendId;
+use crate::pool::{Backend, BackendId};
 
 /// Bytes of a target that are kept; longer ones are refused.
 const MAX_TARGET: usize = 8 * 1024;
@@ -94,6 +95,10 @@ pub(super) fn without_query(target: &[u8]) -> &[u8] {
 #[derive(Debug, Clone)]
 pub(crate) struct Try {
     pub(crate) backend: BackendId,
+    /// Whether it is spoken with over TLS.
+    pub(crate) secure: bool,
+    /// What it is in the trace.
+    pub(crate) span: Option<SpanId>,
     pub(crate) began: Instant,
     /// When the head of its answer was here, or it had failed.
     pub(crate) ended: Option<Instant>,
@@ -116,6 +121,9 @@ pub(crate) struct End {
 #[derive(Clone)]
 pub(crate) struct Notes {
     account: Arc<Account>,
+    /// The trace that it is part of.
+    pub(crate) trace: Option<Trace>,
+    secure: bool,
     pub(crate) head: Head,
     pub(crate) client: Option<IpAddr>,
     pub(crate) time: SystemTime,
@@ -136,8 +144,11 @@ impl Notes {
     pub(crate) fn new(account: Arc<Account>, head: Head, client: Option<IpAddr>, began: Instant) -> Self {
         let (time, queued) = (SystemTime::now(), Duration::ZERO);
         let (bytes_in, bytes_out, in_line_since, tries, why, end) = (0, 0, None, Vec::new(), None, None);
+        let (trace, secure) = (None, false);
         Self {
             account,
+            trace,
+            secure,
             head,
             client,
             time,
@@ -149,6 +160,24 @@ impl Notes {
             tries,
             why,
             end,
+        }
+    }
+
+    /// The same, of a request that is part of a trace and came by TLS or not.
+    pub(super) fn part_of(self, trace: Option<Trace>, secure: bool) -> Self {
+        Self { trace, secure, ..self }
+    }
+
+    /// How it came.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// Tells the backend that is tried which trace this is.
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
+        let step = self.tries.last().and_then(|last| last.span);
+        if let Some(value) = self.trace.zip(step).and_then(|(trace, step)| trace.passed_on(step)) {
+            headers.insert(TRACEPARENT, value);
         }
     }
 
@@ -164,11 +193,13 @@ impl Notes {
     }
 
     /// It has a place at a backend.
-    pub(crate) fn tries(&mut self, backend: &BackendId) {
+    pub(crate) fn tries(&mut self, backend: &Backend) {
         let began = Instant::now();
         self.leaves_line(began);
         let (ended, status, error) = (None, None, None);
-        self.tries.push(Try { backend: backend.clone(), began, ended, status, error });
+        let (secure, backend) = (backend.link().tls.is_some(), backend.id().clone());
+        let span = self.trace.and_then(|_| SpanId::random());
+        self.tries.push(Try { backend, secure, span, began, ended, status, error });
     }
 
     /// The head of the backend's answer is here.

@@ -203,7 +203,7 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         .u32("connections_per_client", "give the connections that one client may have, e.g. 100")
         .at_least(1)
         .optional();
-    let account = account::read(root, surroundings.folder);
+    let account = account::read(root, &name, surroundings.folder);
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");

@@ -507,3 +507,23 @@ fn an_access_log_goes_to_one_place_and_complaints_say_which_key() {
         assert!(complaints.contains(complaint), "{complaints}");
     }
 }
+
+#[test]
+fn a_collector_is_named_by_a_url_and_spans_by_the_tier() {
+    let tracing = |keys: &str| parse(&format!("{STATIC}name: shop\ntracing: {keys}\n"));
+    let read = tracing("{endpoint: 'http://[::1]:4318/v1/traces', resource: {a: b}}").unwrap();
+    let read = read.account.tracing.unwrap();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(read.resource, [pair("service.name", "shop"), pair("a", "b")]);
+    assert_eq!((read.sample, read.trust), (0.0, crate::account::Trust::Proxies));
+    for (keys, complaint) in [
+        ("{endpoint: 'https://x/'}", "tracing.endpoint: must be a URL that begins with http://"),
+        ("{endpoint: 'x y'}", "tracing.endpoint: must be a URL"),
+        ("{sample: 101%}", "tracing.sample: must be at most"),
+        ("{trust: me}", "tracing.trust: "),
+        ("{timeout: 0s}", "tracing.timeout: must be at least"),
+    ] {
+        let complaints = tracing(keys).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{complaints}");
+    }
+}

@@ -227,6 +227,7 @@ impl<'a> Trip<'a> {
                 },
             };
             permit.count_request();
+            self.session.note(|notes| notes.stamp(request.headers_mut()));
             if permit.backend().link().http2 {
                 to_absolute_form(&mut request, permit.backend());
             }
@@ -306,7 +307,7 @@ impl<'a> Trip<'a> {
             }
         };
         self.session.has_a_place();
-        self.session.note(|notes| notes.tries(permit.backend().id()));
+        self.session.note(|notes| notes.tries(permit.backend()));
         Ok(permit)
     }
 

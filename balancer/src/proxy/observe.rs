@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 
 use super::affinity;
 use super::body::{BodyError, ResponseBody};
-use crate::account::{Account, End, Head, Notes};
+use crate::account::{Account, End};
 use crate::load::Ending;
 use crate::server::{Session, Worker};
 
@@ -44,9 +44,11 @@ impl Record {
 
 /// Begins the account of a request.
 #[inline(never)]
-fn begin_notes<B>(account: Arc<Account>, request: &Request<B>, session: &Session, began: Instant) {
+fn begin_notes<B>(account: Arc<Account>, request: &mut Request<B>, session: &Session, began: Instant) {
     let client = affinity::client(request.headers(), session);
-    session.notes_begin(Notes::new(account, Head::of(request), client, began));
+    if let Some(notes) = account.begin(request, &session.client, client, began) {
+        session.notes_begin(notes);
+    }
 }
 
 impl Drop for Record {
@@ -102,11 +104,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let began = Instant::now();
         self.layer.session.request_began(began);
         if let Some(account) = self.layer.worker.account() {
-            begin_notes(account, &request, &self.layer.session, began);
+            begin_notes(account, &mut request, &self.layer.session, began);
         }
         let (worker, session) = (Rc::clone(&self.layer.worker), Rc::clone(&self.layer.session));
         let record = Record { worker, session, began, status: 0, own: false, ending: Ending::Abandoned };

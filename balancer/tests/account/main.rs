@@ -5,6 +5,7 @@
 mod access_log;
 #[path = "../support/mod.rs"]
 mod support;
+mod traces;
 
 use balancer::front::Front;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
