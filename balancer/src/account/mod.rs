@@ -6,6 +6,7 @@
 //! not fit is counted as dropped. Without anybody to tell, nothing is noted.
 
 mod context;
+mod exemplars;
 mod line;
 mod log;
 mod notes;
@@ -19,6 +20,8 @@ use std::time::Instant;
 
 use http::Request;
 
+use exemplars::Exemplars;
+pub(crate) use exemplars::{ByBucket, Exemplar};
 pub(crate) use log::{AccessLog, LogCounts};
 pub use log::{Destination, LogFormat, LogSettings};
 use notes::Head;
@@ -60,6 +63,7 @@ pub enum AccountError {
 pub(crate) struct Account {
     log: Option<Arc<AccessLog>>,
     tracing: Option<Arc<Tracing>>,
+    exemplars: Exemplars,
 }
 
 impl Account {
@@ -78,13 +82,13 @@ impl Account {
         let log = settings.log.as_ref().map(|it| AccessLog::follow(it, before)).transpose()?;
         let before = old.and_then(|old| old.tracing.as_ref());
         let tracing = settings.tracing.as_ref().map(|it| Tracing::follow(it, before)).transpose()?;
-        Ok(Some(Arc::new(Self { log, tracing })))
+        Ok(Some(Arc::new(Self { log, tracing, exemplars: Exemplars::default() })))
     }
 
     /// One that tells nobody.
     #[cfg(test)]
     pub(crate) fn to_nobody() -> Self {
-        Self { log: None, tracing: None }
+        Self { log: None, tracing: None, exemplars: Exemplars::default() }
     }
 
     /// What there is of the access log, for metrics.
@@ -122,8 +126,16 @@ impl Account {
         }
     }
 
+    /// The newest traced request of each bucket of latency.
+    pub(crate) fn exemplars(&self) -> ByBucket {
+        self.exemplars.all()
+    }
+
     /// Takes the account of a request that is over.
     pub(crate) fn take(&self, notes: Box<Notes>) {
+        if let Some(exemplar) = notes.exemplar() {
+            self.exemplars.note(exemplar);
+        }
         if let Some(tracing) = &self.tracing {
             tracing.send(&notes);
         }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{HOST, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
 
-use super::Account;
 use super::context::{SpanId, TRACEPARENT, Trace};
+use super::{Account, Exemplar};
 use crate::load::Ending;
 use crate::pool::{Backend, BackendId};
 
@@ -221,6 +221,13 @@ impl Notes {
         let end = self.end.as_ref().map_or(self.began, |end| end.at);
         let one = |it: &Try| it.ended.unwrap_or(end).saturating_duration_since(it.began);
         (!self.tries.is_empty()).then(|| self.tries.iter().map(one).sum())
+    }
+
+    /// The same as an example of its latency, if its trace can be looked at.
+    pub(super) fn exemplar(&self) -> Option<Exemplar> {
+        let trace = self.trace.filter(Trace::is_sampled)?;
+        let latency = self.end.as_ref()?.at.saturating_duration_since(self.began);
+        Some(Exemplar { trace: trace.id, latency, time: self.time + latency })
     }
 
     /// What went wrong, in words.

@@ -17,6 +17,9 @@ use crate::load::{DURATION_BOUNDS, Load, WorkerCounters};
 use crate::pool::{Pool, State};
 use crate::route::Plan;
 
+/// Latencies of all requests.
+pub(super) const DURATIONS: &str = "flurry_request_duration_seconds";
+
 /// Words for classes of status.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -85,7 +88,7 @@ impl Meter {
         let of = |index: usize| self.load.sum(|worker| &worker.ended.by_bound[index]);
         let metric = histogram(of, self.load.sum(|worker| &worker.ended.latency_sum_us));
         let help = "Time from the head of a request to the end of its answer.";
-        family("flurry_request_duration_seconds", help, MetricType::HISTOGRAM, vec![metric])
+        family(DURATIONS, help, MetricType::HISTOGRAM, vec![metric])
     }
 
     fn routes(&self, plan: &Plan) -> Vec<MetricFamily> {

@@ -6,6 +6,7 @@ mod balance_meter;
 mod client;
 pub(crate) mod families;
 mod meter;
+mod open_metrics;
 mod page;
 mod routes;
 pub mod status;

@@ -202,3 +202,30 @@ async fn spans_of_the_last_requests_are_sent_before_the_end() {
     front.close().await;
     assert_eq!(collected.spans().len(), 2);
 }
+
+#[tokio::test]
+async fn latencies_name_a_trace_as_an_example_for_who_asks_for_open_metrics() {
+    let backend = echo().await;
+    let text =
+        format!("listen: ['127.0.0.1:0']\nbackends: ['{}']\ntracing: {{sample: 100%}}", backend.address);
+    let front = Site::new().open(&text).await;
+    let told = Wire::connect(&front).await.get("/").await.1;
+    let trace = told.split('-').nth(1).unwrap();
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let mut page = String::new();
+    for _ in 0..200 {
+        page = admin(&front, "/metrics", accept).await;
+        if page.contains(trace) {
+            break;
+        }
+        tokio::time::sleep(SECOND / 50).await;
+    }
+    assert!(page.contains("content-type: application/openmetrics-text; version=1.0.0"), "{page}");
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    let example = page.lines().find(|line| line.contains(trace)).unwrap_or_else(|| panic!("{page}"));
+    assert!(example.starts_with("flurry_request_duration_seconds_bucket{le=\""), "{example}");
+    assert!(example.contains(&format!("}} 1 # {{trace_id=\"{trace}\"}} ")), "{example}");
+    assert!(page.contains("# TYPE flurry_requests counter\n"), "{page}");
+    assert!(page.contains("flurry_requests_total{class=\"2xx\"} 1\n"), "{page}");
+    assert!(!admin(&front, "/metrics", "").await.contains(trace));
+}
