@@ -35,7 +35,9 @@ impl Head {
         let field = |name: HeaderName| request.headers().get(name).map_or(&[][..], |it| it.as_bytes());
         let uri = request.uri();
         let host = uri.authority().map_or_else(|| field(HOST), |it| it.as_str().as_bytes());
-        let target = uri.path_and_query().map_or("", |it| it.as_str());
+        let target = uri
+            .path_and_query()
+            .map_or_else(|| uri.authority().map_or("", |it| it.as_str()), |it| it.as_str());
         let parts = [
             capped(request.method().as_str().as_bytes(), MAX_FIELD),
             capped(host, MAX_FIELD),

@@ -68,6 +68,9 @@ impl Meter {
                 &w.retries_denied
             }),
             plain("flurry_connections_accepted_total", "Connections of clients.", |w| &w.accepted),
+            plain("flurry_tunnels_total", "Connections that became tunnels: WebSocket, CONNECT.", |w| {
+                &w.tunnels
+            }),
             plain("flurry_upstream_connects_total", "Connections tried to backends.", |w| &w.connects),
             plain("flurry_upstream_connect_failures_total", "Connections to backends that failed.", |w| {
                 &w.connect_failures

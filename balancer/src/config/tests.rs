@@ -281,7 +281,7 @@ routes:
         "routes[0].methods[0]: must be a method in capitals, got `G T`",
         "routes[0].pool: there is no pool `nowhere`",
         "routes[1].exact_path: is given beside `path`",
-        "routes[1]: has several of `pool`, `redirect` and `respond`",
+        "routes[1]: has several of `pool`, `redirect`, `respond` and `connect`",
         "routes[1].respond.status: must be at least 200, got 99",
         "routes[2].redirect.to: must be a URL in which {host} and {path} may stand",
         "routes[2].listeners[0]: there is no listener `inner`",
@@ -524,6 +524,28 @@ fn a_collector_is_named_by_a_url_and_spans_by_the_tier() {
         ("{timeout: 0s}", "tracing.timeout: must be at least"),
     ] {
         let complaints = tracing(keys).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{complaints}");
+    }
+}
+
+#[test]
+fn connect_needs_targets_and_nothing_about_backends() {
+    let route = |keys: &str| parse(&format!("{STATIC}routes: [{{{keys}}}]\n"));
+    let read = route("connect: {to: ['*.example.org:443']}, listeners: []").unwrap_err().to_string();
+    assert!(read.contains("listeners: must not be empty"), "{read}");
+    let read = route("connect: {to: ['*.example.org:443']}").unwrap();
+    assert_eq!(read.routes[0].matcher.methods, [http::Method::CONNECT]);
+    for (keys, complaint) in [
+        ("connect: {}", "routes[0].connect.to: "),
+        (
+            "connect: {to: [example.org]}",
+            "routes[0].connect.to[0]: must be a host and a port, got `example.org`",
+        ),
+        ("connect: {to: ['*:1']}, path: /x", "routes[0].path: has no effect beside `connect`"),
+        ("connect: {to: ['*:1']}, retries: {}", "routes[0].retries: has no effect beside `connect`"),
+        ("connect: {to: ['*:1']}, respond: {}", "has several of `pool`, `redirect`, `respond` and `connect`"),
+    ] {
+        let complaints = route(keys).unwrap_err().to_string();
         assert!(complaints.contains(complaint), "{complaints}");
     }
 }

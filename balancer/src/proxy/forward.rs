@@ -13,11 +13,12 @@ use std::time::Duration;
 use std::time::Instant;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use super::affinity::{self, Affinity};
 use super::body::{RequestBody, ResponseBody};
+use super::connect;
 use super::gate;
 use super::headers;
 use super::reply::{last_reply, reply};
@@ -43,12 +44,16 @@ pub(crate) async fn forward(
     session: Rc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    if request.method() == Method::CONNECT {
+        return Box::pin(connect::forward(&worker, &session, request)).await;
+    }
     let (plan, route) = routed(&worker, &session, &request);
     let mut answer = match (gate::refuse(&plan, &route, &request, &session), &route.action) {
         (Some(refused), _) => refused,
         (None, Action::Forward(pool)) => {
             to_backends(Trip::new(&worker, &session, &plan, &route, pool), request).await
         }
+        (None, Action::Connect(_)) => reply(StatusCode::NOT_FOUND, "this is for CONNECT alone\n"),
         (None, Action::Answer(OwnAnswer::Redirect { status, to })) => redirect(&request, *status, to),
         (None, Action::Answer(OwnAnswer::Respond { status, text })) => respond(*status, text),
     };
