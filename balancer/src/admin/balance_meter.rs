@@ -31,7 +31,16 @@ pub(super) fn circuits(pools: &[&Pool]) -> Vec<MetricFamily> {
     let of = |value: fn(&Backend) -> f64| -> Vec<Series<'_>> {
         all().map(|(pool, it)| (vec![("pool", pool), ("backend", it.id().as_str())], value(it))).collect()
     };
+    let limits = all().filter_map(|(pool, it)| {
+        let limit = it.limit()?;
+        Some((vec![("pool", pool), ("backend", it.id().as_str())], f64::from(limit)))
+    });
     vec![
+        gauge(
+            "flurry_backend_max_in_flight",
+            "Requests that a backend may serve at once, found out or configured; none without a limit.",
+            limits.collect(),
+        ),
         gauge("flurry_backend_weight", "Weight of a backend.", of(|it| it.weight().into())),
         gauge(
             "flurry_backend_warm_ratio",

@@ -1,11 +1,11 @@
-//! `queue` and `timeouts`: how much waiting there may be.
+//! `queue`, `adaptive_concurrency` and `timeouts`: how much waiting there may be.
 
 use std::time::Duration;
 
 use http::HeaderName;
 use scaler::yaml::Section;
 
-use crate::pool::QueueSettings;
+use crate::pool::{AdaptiveSettings, QueueSettings};
 use crate::server::Timeouts;
 
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -36,6 +36,23 @@ pub(super) fn read_queue(section: &mut Section<'_>) -> (QueueSettings, Option<He
             .or(default.timeout),
     };
     (queue, header)
+}
+
+/// Reads the section `adaptive_concurrency`.
+pub(super) fn read_adaptive(section: &mut Section<'_>) -> AdaptiveSettings {
+    let default = AdaptiveSettings::default();
+    let mut bound = |key: &str, remedy: &str, default: u32| section.u32(key, remedy).at_least(1).or(default);
+    let min = bound("min", "give the requests that a backend may always serve at once, e.g. 2", default.min);
+    let max = bound("max", "give the most requests that a backend may serve at once, e.g. 500", default.max);
+    if min > max {
+        section.complain("min", format!("is {min}, more than `max`, {max}"), "give a smaller one");
+    }
+    let tolerance = section
+        .share("tolerance", "give how long answers may take beside the quickest ones, e.g. 200%")
+        .at_least(1.1)
+        .at_most(10.0)
+        .or(default.tolerance);
+    AdaptiveSettings { min, max: max.max(min), tolerance }
 }
 
 /// Reads the section `timeouts`.

@@ -9,8 +9,8 @@ use scaler::yaml::{Entry, Section};
 use super::{Surroundings, balance, health, limits, listen, outliers, sticky, tls};
 use crate::net::Address;
 use crate::pool::{
-    Balance, HealthSettings, Link, MAX_WEIGHT, OutlierSettings, PING_INTERVAL, PoolSettings, ProbeKind,
-    ProxyHeader, QueueSettings, StickySettings,
+    AdaptiveSettings, Balance, HealthSettings, Link, MAX_WEIGHT, OutlierSettings, PING_INTERVAL,
+    PoolSettings, ProbeKind, ProxyHeader, QueueSettings, StickySettings,
 };
 use crate::server::ListenerSettings;
 use crate::tls::BackendTlsSettings;
@@ -24,6 +24,8 @@ pub struct PoolConfig {
     pub backends: Vec<Address>,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
+    /// Bounds of a limit that is found out, in its place.
+    pub adaptive: Option<AdaptiveSettings>,
     /// How backends are probed and judged.
     pub health: HealthSettings,
     /// When one that answers badly is taken out.
@@ -72,6 +74,7 @@ impl PoolConfig {
             queue,
             priority_header: self.priority_header.clone(),
             max_in_flight: self.max_in_flight,
+            adaptive: self.adaptive,
             balance,
             sticky: self.sticky.clone(),
             link,
@@ -86,6 +89,15 @@ pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -
         .u32("max_in_flight", "give the requests that one backend may serve at once, e.g. 64")
         .at_least(1)
         .optional();
+    let adaptive = section.optional_section("adaptive_concurrency", limits::read_adaptive);
+    if adaptive.is_some() && max_in_flight.is_some() {
+        let problem = "is given beside `adaptive_concurrency`, which finds it out";
+        section.complain(
+            "max_in_flight",
+            problem,
+            "remove it, or give it as `adaptive_concurrency: {max: ..}`",
+        );
+    }
     let health = section.section("health", health::read);
     let outliers = section.optional_section("outliers", outliers::read);
     let (queue, priority_header) = section.section("queue", limits::read_queue);
@@ -98,6 +110,7 @@ pub(super) fn read(section: &mut Section<'_>, surroundings: &Surroundings<'_>) -
     PoolConfig {
         backends,
         max_in_flight,
+        adaptive,
         health,
         outliers,
         queue,

@@ -458,6 +458,8 @@ fn what_is_wrong_with_limits_and_priorities_is_said_with_its_key() {
 listen: [127.0.0.1:80]
 backends: [127.0.0.1:9001]
 connections_per_client: 0
+max_in_flight: 3
+adaptive_concurrency: {min: 0, max: 4000000000, tolerance: 1, mix: 3}
 queue: {priority_header: a b}
 rate_limits:
   - {requests: 0, per: 0s, burst: 0, max_keys: 1}
@@ -472,6 +474,10 @@ routes:
     for expected in [
         "connections_per_client: must be at least 1, got 0",
         "queue.priority_header: must be a header field, got `a b`",
+        "max_in_flight: is given beside `adaptive_concurrency`",
+        "adaptive_concurrency.min: must be at least 1, got 0",
+        "adaptive_concurrency.tolerance: must be at least 1.1, got 1",
+        "adaptive_concurrency.mix: is not a known key",
         "rate_limits[0].requests: must be at least 1, got 0",
         "rate_limits[0].per: must be at least 1ms, got 0s",
         "rate_limits[0].burst: must be at least 1, got 0",

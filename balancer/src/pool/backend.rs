@@ -25,6 +25,7 @@ use arc_swap::ArcSwapOption;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use super::adaptive::Adaptive;
 use super::circuit::Circuit;
 use super::dial::Dial;
 use super::link::Link;
@@ -138,6 +139,7 @@ pub struct Backend {
     link: Arc<Link>,
     inserted: Instant,
     max_in_flight: AtomicU32,
+    adaptive: Adaptive,
     queue: Arc<Queue>,
     in_flight: AtomicU32,
     state: AtomicU8,
@@ -180,6 +182,7 @@ impl Backend {
             link,
             inserted: now,
             max_in_flight: AtomicU32::new(max_in_flight.unwrap_or(u32::MAX)),
+            adaptive: Adaptive::new(now),
             queue,
             in_flight: AtomicU32::new(0),
             state: AtomicU8::new(state as u8),
@@ -288,6 +291,15 @@ impl Backend {
     /// How soon it answers.
     pub fn rtt(&self) -> &PeakEwma {
         &self.rtt
+    }
+
+    /// The most requests that it may have at once; `None` for any number.
+    pub fn limit(&self) -> Option<u32> {
+        Some(self.max_in_flight.load(Relaxed)).filter(|limit| *limit != u32::MAX)
+    }
+
+    pub(super) fn adaptive(&self) -> &Adaptive {
+        &self.adaptive
     }
 
     /// What it answered lately, and whether it sits out for it.

@@ -9,6 +9,7 @@
 //! Not here: connections (each worker keeps its own) and how many backends there
 //! should be (the scaler's).
 
+mod adaptive;
 mod backend;
 mod circuit;
 mod dial;
@@ -39,6 +40,7 @@ use tokio::task::AbortHandle;
 use eject::Judge;
 use outlier::Outcome;
 
+pub use adaptive::AdaptiveSettings;
 pub use backend::{Backend, BackendId, BackendSpec, Initial, MAX_WEIGHT, Permit, State};
 pub use circuit::{Circuit, CircuitState};
 pub use dial::{Dial, Dialing, Tcp, is_local};
@@ -73,12 +75,21 @@ pub struct PoolSettings {
     pub priority_header: Option<HeaderName>,
     /// Requests that one backend may serve at once; `None` for any number.
     pub max_in_flight: Option<u32>,
+    /// Bounds of a limit that is found out for each backend, in place of `max_in_flight`.
+    pub adaptive: Option<AdaptiveSettings>,
     /// How the backend of a request is chosen.
     pub balance: Balance,
     /// Whether clients stick to their backend.
     pub sticky: Option<Arc<StickySettings>>,
     /// How backends are spoken with.
     pub link: Arc<Link>,
+}
+
+impl PoolSettings {
+    /// The limit of a backend of which nothing is known.
+    fn first_limit(&self) -> Option<u32> {
+        self.adaptive.map(|bounds| bounds.min).or(self.max_in_flight)
+    }
 }
 
 /// A backend with this name is in the pool already.
@@ -185,7 +196,7 @@ impl Pool {
         }
         let serial = SERIALS.fetch_add(1, Relaxed);
         let (settings, queue) = (self.settings(), Arc::clone(&self.0.queue));
-        let (limit, link) = (settings.max_in_flight, Arc::clone(&settings.link));
+        let (limit, link) = (settings.first_limit(), Arc::clone(&settings.link));
         let backend = Arc::new(Backend::new(spec, serial, limit, link, queue, Instant::now()));
         self.give_token(&backend, settings.sticky.as_deref());
         let prober = self.0.runtime.spawn(probe::run(self.clone(), Arc::clone(&backend))).abort_handle();
@@ -393,7 +404,12 @@ impl Pool {
     /// that are there.
     pub fn reconfigure(&self, settings: PoolSettings) {
         let members = self.members();
-        members.iter().for_each(|member| member.backend.set_limit(settings.max_in_flight));
+        let limit = |now: Option<u32>| match (settings.adaptive, now) {
+            // What was found out stays, within the bounds there are now.
+            (Some(bounds), Some(limit)) => Some(limit.clamp(bounds.min, bounds.max)),
+            _ => settings.first_limit(),
+        };
+        members.iter().for_each(|member| member.backend.set_limit(limit(member.backend.limit())));
         for member in members.iter() {
             self.give_token(&member.backend, settings.sticky.as_deref());
         }

@@ -24,6 +24,7 @@ mod upstream;
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
@@ -50,8 +51,8 @@ impl<S> Door for S where
 pub(crate) fn door(worker: Rc<Worker>, session: Rc<Session>) -> impl Door {
     let observe = ObserveLayer { worker: Rc::clone(&worker), session: Rc::clone(&session) };
     let forward = tower::service_fn(move |request| {
-        let (worker, session) = (Rc::clone(&worker), Rc::clone(&session));
-        async move { Ok(forward::forward(worker, session, request).await) }
+        // Boxed: this future is large, and each layer around it would move it.
+        Box::pin(forward::forward(Rc::clone(&worker), Rc::clone(&session), request)).map(Ok)
     });
     ServiceBuilder::new().layer(observe).layer(ScreenLayer).service(forward)
 }

@@ -23,6 +23,7 @@ use tokio::time::Sleep;
 use tower::ServiceExt;
 
 use super::connection::MAX_HEAD;
+use super::corked::cork;
 use super::guard::Guarded;
 use super::session::{Finding, Session};
 use super::worker::Worker;
@@ -119,7 +120,8 @@ pub(crate) async fn serve(io: Guarded, session: Rc<Session>, worker: Rc<Worker>)
             async move { Ok::<_, Infallible>(door.oneshot(request).await.unwrap_or_else(|never| match never {})) }
         })
     };
-    let mut connection = pin!(worker.http2.serve_connection(TokioIo::new(io), service));
+    let (corked, outlet) = cork(io);
+    let mut connection = pin!(worker.http2.serve_connection(TokioIo::new(corked), service));
     let mut watch = Watch {
         worker: &worker,
         session: &session,
@@ -136,7 +138,11 @@ pub(crate) async fn serve(io: Guarded, session: Rc<Session>, worker: Rc<Worker>)
             Verdict::Ends => connection.as_mut().graceful_shutdown(),
             Verdict::Cut(why) => return Poll::Ready(Err(why)),
         }
-        connection.as_mut().poll(cx).map(Ok)
+        let polled = connection.as_mut().poll(cx).map(Ok);
+        match outlet.poll(cx) {
+            Poll::Ready(Err(_)) if polled.is_pending() => Poll::Ready(Err("client is gone")),
+            _ => polled,
+        }
     })
     .await;
     match ended {

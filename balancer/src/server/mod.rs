@@ -5,6 +5,7 @@
 //! Not here: what happens to a request (see [`crate::proxy`]).
 
 mod connection;
+mod corked;
 mod entrance;
 pub mod framing;
 mod guard;

@@ -195,3 +195,30 @@ async fn a_route_without_retries_sends_nothing_twice() {
     }
     assert!(tries[0] == 1 && tries[1] > 1, "{tries:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_is_found_out_keeps_the_wait_out_of_the_backend() {
+    let places = Arc::new(tokio::sync::Semaphore::new(4));
+    let backend = Backend::serve(move |_| {
+        let places = Arc::clone(&places);
+        async move {
+            let _place = places.acquire().await.unwrap();
+            tokio::time::sleep(SECOND / 100).await;
+            ok("hello")
+        }
+    })
+    .await;
+    let front = ready_front(&[backend.address], "adaptive_concurrency: {min: 2, max: 200}").await;
+    let pool = front.handles().pool;
+    let limit = || pool.snapshot().all[0].limit().unwrap();
+    assert_eq!(limit(), 2);
+    let load = Load::start(front.listen()[0], 100);
+    eventually("it is known what is quick", || limit() > 10).await;
+    eventually("what waits does not wait in the backend", || (4..=12).contains(&limit())).await;
+    assert!(pool.queued() > 50, "{} wait", pool.queued());
+    let series = format!("flurry_backend_max_in_flight{{pool=\"default\",backend=\"{}\"}}", backend.address);
+    let shown = metric(&front, &series).await;
+    assert!((2.0..=12.0).contains(&shown), "{shown}");
+    let outcome = load.stop().await;
+    assert!(outcome.failures.is_empty() && outcome.answered > 100, "{outcome:?}");
+}
