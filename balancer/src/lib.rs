@@ -1,5 +1,6 @@
 //! The data plane and the front-door program of Flurry.
 
+pub mod account;
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -9,12 +9,16 @@ use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
+use super::account_meter::accounts;
 use super::balance_meter::{circuits, limits};
 use super::families::{Series, counter, family, gauge, label};
 use crate::front::Reloads;
 use crate::load::{DURATION_BOUNDS, Load, WorkerCounters};
 use crate::pool::{Pool, State};
 use crate::route::Plan;
+
+/// Latencies of all requests.
+pub(super) const DURATIONS: &str = "flurry_request_duration_seconds";
 
 /// Words for classes of status.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -64,6 +68,9 @@ impl Meter {
                 &w.retries_denied
             }),
             plain("flurry_connections_accepted_total", "Connections of clients.", |w| &w.accepted),
+            plain("flurry_tunnels_total", "Connections that became tunnels: WebSocket, CONNECT.", |w| {
+                &w.tunnels
+            }),
             plain("flurry_upstream_connects_total", "Connections tried to backends.", |w| &w.connects),
             plain("flurry_upstream_connect_failures_total", "Connections to backends that failed.", |w| {
                 &w.connect_failures
@@ -84,7 +91,7 @@ impl Meter {
         let of = |index: usize| self.load.sum(|worker| &worker.ended.by_bound[index]);
         let metric = histogram(of, self.load.sum(|worker| &worker.ended.latency_sum_us));
         let help = "Time from the head of a request to the end of its answer.";
-        family("flurry_request_duration_seconds", help, MetricType::HISTOGRAM, vec![metric])
+        family(DURATIONS, help, MetricType::HISTOGRAM, vec![metric])
     }
 
     fn routes(&self, plan: &Plan) -> Vec<MetricFamily> {
@@ -220,6 +227,7 @@ impl Collector for Meter {
             Self::backends(&pools),
             circuits(&pools),
             limits(&plan),
+            accounts(&plan),
             self.routes(&plan),
         ]);
         all.flatten().filter(|family| !family.get_metric().is_empty()).collect()

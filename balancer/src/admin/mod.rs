@@ -1,10 +1,12 @@
 //! The admin listener: what Flurry tells about itself, where it is told to read its
 //! configuration again, and where the scaler gets orders.
 
+mod account_meter;
 mod balance_meter;
 mod client;
 pub(crate) mod families;
 mod meter;
+mod open_metrics;
 mod page;
 mod routes;
 pub mod status;

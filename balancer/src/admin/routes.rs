@@ -8,7 +8,7 @@ use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::page;
+use super::{open_metrics, page};
 use crate::front::{Handles, Order, TierState};
 
 type Answer = Response<Full<Bytes>>;
@@ -85,6 +85,7 @@ fn read<B>(page: Page, request: &Request<B>, handles: &Handles) -> Answer {
     match page {
         Page::Index if page::is_wanted(request.headers()) => page::answer(),
         Page::Index => index(StatusCode::OK),
+        Page::Metrics if open_metrics::is_wanted(request.headers()) => open_metrics(handles),
         Page::Metrics => metrics(handles),
         Page::Status => json(&handles.status()),
         Page::History => compact(&handles.board.history()),
@@ -178,6 +179,13 @@ fn metrics(handles: &Handles) -> Answer {
         Ok(()) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, page.into()),
         Err(error) => failed(&error),
     }
+}
+
+/// The same with the traces of examples.
+fn open_metrics(handles: &Handles) -> Answer {
+    let exemplars = handles.plan.load().account.as_ref().map(|it| it.exemplars()).unwrap_or_default();
+    let page = open_metrics::encode(&handles.registry.gather(), &exemplars);
+    with_type(StatusCode::OK, open_metrics::KIND, page.into())
 }
 
 fn json<T: Serialize>(document: &T) -> Answer {

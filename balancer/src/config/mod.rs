@@ -3,6 +3,7 @@
 //! Every key is described in `CONFIG.md` beside this crate; `deploy/examples/` has whole
 //! files. Not checked here: what only the running system knows, such as free ports.
 
+mod account;
 mod balance;
 mod health;
 mod limits;
@@ -37,6 +38,7 @@ pub use routes::{RouteConfig, TargetConfig};
 pub use vm::{AcceleratorChoice, VmConfig};
 pub use warm::WarmRequests;
 
+use crate::account::AccountSettings;
 use crate::limit::RateLimitSettings;
 use crate::pool::{DEFAULT_POOL, ProbeKind};
 use crate::server::{ListenerSettings, Timeouts};
@@ -71,6 +73,8 @@ pub struct Config {
     pub vm: Option<VmTier>,
     /// Limits on time.
     pub timeouts: Timeouts,
+    /// Who is told of each request.
+    pub account: AccountSettings,
 }
 
 /// A tier of VMs: how one is made, and how many there should be.
@@ -199,6 +203,7 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         .u32("connections_per_client", "give the connections that one client may have, e.g. 100")
         .at_least(1)
         .optional();
+    let account = account::read(root, &name, surroundings.folder);
     let vm_given = root.has("vm");
     let vm = root.optional_section("vm", |section| vm::read(section, &name, surroundings)).flatten();
     let scaling_given = root.has("scaling");
@@ -241,6 +246,7 @@ fn read(root: &mut Section<'_>, surroundings: &Surroundings<'_>) -> Option<Confi
         trusted_proxies,
         vm,
         timeouts,
+        account,
     })
 }
 

@@ -9,8 +9,8 @@ use scaler::yaml::{Entry, Section};
 use super::health::is_path;
 use super::traffic;
 use crate::route::{
-    FALLBACK, HeaderEdits, HostPattern, Matcher, OwnAnswer, PathPattern, Rewrite, RouteSettings, Template,
-    TrafficSettings,
+    FALLBACK, HeaderEdits, HostPattern, Matcher, OwnAnswer, PathPattern, Rewrite, RouteSettings,
+    TargetPattern, Template, TrafficSettings,
 };
 
 /// Fields that frame a message or belong to one connection: only we set them.
@@ -25,6 +25,10 @@ const FRAMING: [&str; 9] = [
     "upgrade",
     "proxy-connection",
 ];
+
+/// Keys that say how backends are asked.
+const ABOUT_BACKENDS: [&str; 6] =
+    ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout"];
 
 /// What sends a client elsewhere.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -51,6 +55,8 @@ pub enum TargetConfig {
     Pool(Option<String>),
     /// We do.
     Answer(OwnAnswer),
+    /// It is for CONNECT, to where one of these allows.
+    Connect(Vec<TargetPattern>),
 }
 
 /// What routes may refer to.
@@ -92,8 +98,11 @@ fn complain_of_lonely_pools(root: &Section<'_>, routes: &[RouteConfig], known: &
 
 fn route(section: &mut Section<'_>, index: usize, known: &Known<'_>) -> Option<RouteConfig> {
     let name = section.string("name", "give a short name, e.g. api").not_empty().or(format!("route-{index}"));
-    let matcher = matcher(section, known);
+    let mut matcher = matcher(section, known);
     let target = target(section, known);
+    if let Some(TargetConfig::Connect(_)) = target {
+        matcher.methods = vec![Method::CONNECT];
+    }
     let settings = settings(section, &matcher);
     let traffic = traffic::read(section);
     complain_of_no_effect(section);
@@ -102,8 +111,15 @@ fn route(section: &mut Section<'_>, index: usize, known: &Known<'_>) -> Option<R
 
 /// Without a backend there is nothing to rewrite and nothing to wait for.
 fn complain_of_no_effect(section: &mut Section<'_>) {
+    if section.has("connect") {
+        for key in ["path", "exact_path", "methods", "response_headers"].into_iter().chain(ABOUT_BACKENDS) {
+            if section.has(key) {
+                section.complain(key, "has no effect beside `connect`", "remove it");
+            }
+        }
+    }
     let Some(own) = ["redirect", "respond"].into_iter().find(|key| section.has(key)) else { return };
-    for key in ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout"] {
+    for key in ABOUT_BACKENDS {
         if section.has(key) {
             section.complain(key, format!("has no effect beside `{own}`"), "remove it");
         }
@@ -195,9 +211,17 @@ fn target(section: &mut Section<'_>, known: &Known<'_>) -> Option<TargetConfig> 
         true => Ok(()),
         false => Err(format!("there is no pool `{name}`")),
     };
-    let given = ["pool", "redirect", "respond"].map(|key| section.has(key)).iter().filter(|it| **it).count();
+    let given = ["pool", "redirect", "respond", "connect"]
+        .map(|key| section.has(key))
+        .iter()
+        .filter(|it| **it)
+        .count();
     if given > 1 {
-        section.complain("", "has several of `pool`, `redirect` and `respond`", "give one of them");
+        section.complain(
+            "",
+            "has several of `pool`, `redirect`, `respond` and `connect`",
+            "give one of them",
+        );
     }
     let pool = section.string("pool", "give the name of a pool under `pools`").check(is_known).optional();
     let redirect = section.optional_section("redirect", redirect).flatten();
@@ -206,7 +230,15 @@ fn target(section: &mut Section<'_>, known: &Known<'_>) -> Option<TargetConfig> 
         let text = section.string("text", "give the text of the answer").or(String::new());
         TargetConfig::Answer(OwnAnswer::Respond { status, text: text.into() })
     });
-    redirect.or(respond).or(Some(TargetConfig::Pool(pool)))
+    let connect = section.optional_section("connect", connect);
+    redirect.or(respond).or(connect).or(Some(TargetConfig::Pool(pool)))
+}
+
+fn connect(section: &mut Section<'_>) -> TargetConfig {
+    const TO: &str = "give hosts with ports, e.g. [\"*.example.org:443\", \"db.internal:5432\"]";
+    let entries = section.list("to", TO).not_empty().required().unwrap_or_default();
+    let pattern = |entry: Entry<'_>| entry.string(TO).try_map(|text| TargetPattern::parse(&text)).optional();
+    TargetConfig::Connect(entries.into_iter().filter_map(pattern).collect())
 }
 
 fn redirect(section: &mut Section<'_>) -> Option<TargetConfig> {

@@ -281,7 +281,7 @@ routes:
         "routes[0].methods[0]: must be a method in capitals, got `G T`",
         "routes[0].pool: there is no pool `nowhere`",
         "routes[1].exact_path: is given beside `path`",
-        "routes[1]: has several of `pool`, `redirect` and `respond`",
+        "routes[1]: has several of `pool`, `redirect`, `respond` and `connect`",
         "routes[1].respond.status: must be at least 200, got 99",
         "routes[2].redirect.to: must be a URL in which {host} and {path} may stand",
         "routes[2].listeners[0]: there is no listener `inner`",
@@ -494,5 +494,64 @@ routes:
         "routes[0].queue_timeout: must be at least 1ms, got 0s",
     ] {
         assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
+    }
+}
+
+#[test]
+fn an_access_log_goes_to_one_place_and_complaints_say_which_key() {
+    let log = |keys: &str| parse(&format!("{STATIC}access_log: {keys}\n"));
+    let read = log("{path: logs/access.log}").unwrap().account.log.unwrap();
+    assert_eq!(read.to, crate::account::Destination::File("/etc/flurry/logs/access.log".into()));
+    assert!(read.query && read.max_waiting == 16_384);
+    for (keys, complaint) in [
+        ("{}", "access_log: says nowhere to write to"),
+        ("{path: a, stdout: true}", "access_log.stdout: is given beside `path`"),
+        ("{path: a, format: xml}", "access_log.format: "),
+        ("{path: a, max_waiting: 0}", "access_log.max_waiting: must be at least 1"),
+    ] {
+        let complaints = log(keys).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{complaints}");
+    }
+}
+
+#[test]
+fn a_collector_is_named_by_a_url_and_spans_by_the_tier() {
+    let tracing = |keys: &str| parse(&format!("{STATIC}name: shop\ntracing: {keys}\n"));
+    let read = tracing("{endpoint: 'http://[::1]:4318/v1/traces', resource: {a: b}}").unwrap();
+    let read = read.account.tracing.unwrap();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(read.resource, [pair("service.name", "shop"), pair("a", "b")]);
+    assert_eq!((read.sample, read.trust), (0.0, crate::account::Trust::Proxies));
+    for (keys, complaint) in [
+        ("{endpoint: 'https://x/'}", "tracing.endpoint: must be a URL that begins with http://"),
+        ("{endpoint: 'x y'}", "tracing.endpoint: must be a URL"),
+        ("{sample: 101%}", "tracing.sample: must be at most"),
+        ("{trust: me}", "tracing.trust: "),
+        ("{timeout: 0s}", "tracing.timeout: must be at least"),
+    ] {
+        let complaints = tracing(keys).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{complaints}");
+    }
+}
+
+#[test]
+fn connect_needs_targets_and_nothing_about_backends() {
+    let route = |keys: &str| parse(&format!("{STATIC}routes: [{{{keys}}}]\n"));
+    let read = route("connect: {to: ['*.example.org:443']}, listeners: []").unwrap_err().to_string();
+    assert!(read.contains("listeners: must not be empty"), "{read}");
+    let read = route("connect: {to: ['*.example.org:443']}").unwrap();
+    assert_eq!(read.routes[0].matcher.methods, [http::Method::CONNECT]);
+    for (keys, complaint) in [
+        ("connect: {}", "routes[0].connect.to: "),
+        (
+            "connect: {to: [example.org]}",
+            "routes[0].connect.to[0]: must be a host and a port, got `example.org`",
+        ),
+        ("connect: {to: ['*:1']}, path: /x", "routes[0].path: has no effect beside `connect`"),
+        ("connect: {to: ['*:1']}, retries: {}", "routes[0].retries: has no effect beside `connect`"),
+        ("connect: {to: ['*:1']}, respond: {}", "has several of `pool`, `redirect`, `respond` and `connect`"),
+    ] {
+        let complaints = route(keys).unwrap_err().to_string();
+        assert!(complaints.contains(complaint), "{complaints}");
     }
 }

@@ -29,6 +29,7 @@ pub use orders::{Desk, Order};
 use planner::Planner;
 pub use reload::{ReloadAsked, ReloadError, Reloads};
 
+use crate::account::{Account, AccountError};
 use crate::admin;
 use crate::admin::status::Status;
 use crate::config::Config;
@@ -50,6 +51,9 @@ pub enum FrontError {
     /// The data plane cannot start.
     #[error(transparent)]
     DataPlane(#[from] StartError),
+    /// Nobody can be told of requests.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// The admin listener cannot be bound.
     #[error(transparent)]
     Admin(#[from] BindError),
@@ -112,7 +116,8 @@ impl Front {
         limits::raise_open_files();
         let admin = bind_alone("admin", config.admin)?;
         let load = Load::new(config.workers.unwrap_or_else(processors));
-        let planner = Planner::new(config, load.workers());
+        let account = Account::open(&config.account, None)?;
+        let planner = Planner::new(config, account, load.workers());
         let (pool, plan) = (planner.default_pool().clone(), planner.shared_plan());
         let mut plane = DataPlane::start(&plan, &load)?;
         let prepared = plane.prepare(&config.listen, &config.trusted_proxies)?;
@@ -187,17 +192,30 @@ impl Front {
     fn try_reload(&mut self, config: Config) -> Result<u64, ReloadError> {
         self.planner.check(&config)?;
         let prepared = self.plane.prepare(&config.listen, &config.trusted_proxies)?;
-        let generation = self.planner.apply(config, &mut self.tasks);
+        let account = Account::open(&config.account, self.account().as_deref())?;
+        let generation = self.planner.apply(config, account, &mut self.tasks);
         self.plane.listen(prepared);
+        if let Some(account) = self.account() {
+            account.in_force();
+        }
         Ok(generation)
+    }
+
+    fn account(&self) -> Option<Arc<Account>> {
+        self.handles.plan.load().account.clone()
     }
 
     /// Stops accepting, lets requests finish within `timeouts.drain`, and ends all tasks.
     /// The admin listener answers until the last request is done.
     pub async fn close(mut self) -> Stopped {
         self.handles.board.set_state(TierState::Draining);
+        let account = self.account();
         let stopped = self.plane.stop().await;
         self.planner.close();
+        if let Some(account) = account {
+            // It may wait for a disk; nobody is to be told who cannot be waited for.
+            let _ = tokio::task::spawn_blocking(move || account.close()).await;
+        }
         self.tasks.shutdown().await;
         stopped
     }

@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::task::JoinSet;
 
 use super::reload::ReloadError;
+use crate::account::Account;
 use crate::config::{Config, PoolConfig, RouteConfig, TargetConfig};
 use crate::load::RouteLoad;
 use crate::net::Address;
@@ -29,13 +30,13 @@ pub(super) struct Planner {
 
 impl Planner {
     /// Makes pools and plan. Must be called within a tokio runtime, which probes backends.
-    pub(super) fn new(config: &Config, workers: usize) -> Self {
+    pub(super) fn new(config: &Config, account: Option<Arc<Account>>, workers: usize) -> Self {
         let default = Pool::new(config.pool.settings());
         config.pool.backends.iter().for_each(|address| insert(&default, address));
         weigh(&default, &config.pool);
         let made = |(name, pool): (&String, &PoolConfig)| (name.clone(), made(name, pool));
         let pools: BTreeMap<_, _> = config.pools.iter().map(made).collect();
-        let plan = plan(config, &default, &pools, workers, None);
+        let plan = Plan { account, ..plan(config, &default, &pools, workers, None) };
         let plan = Arc::new(ArcSwap::from_pointee(plan));
         Self { config: config.clone(), workers, default, pools, plan }
     }
@@ -66,7 +67,12 @@ impl Planner {
 
     /// Puts a configuration into force; returns its generation. What it no longer names is
     /// drained after that, so that no request finds only backends on their way out.
-    pub(super) fn apply(&mut self, new: Config, tasks: &mut JoinSet<()>) -> u64 {
+    pub(super) fn apply(
+        &mut self,
+        new: Config,
+        account: Option<Arc<Account>>,
+        tasks: &mut JoinSet<()>,
+    ) -> u64 {
         let (mut drains, mut retired) = (Vec::new(), Vec::new());
         drains.extend(update(&self.default, &self.config.pool, &new.pool));
         let mut pools = BTreeMap::new();
@@ -86,7 +92,7 @@ impl Planner {
         }
         retired.extend(std::mem::replace(&mut self.pools, pools).into_values());
         let old = self.plan.load_full();
-        let plan = plan(&new, &self.default, &self.pools, self.workers, Some(&old));
+        let plan = Plan { account, ..plan(&new, &self.default, &self.pools, self.workers, Some(&old)) };
         let generation = plan.generation;
         self.plan.store(Arc::new(plan));
         let deadline = new.timeouts.drain;
@@ -217,6 +223,7 @@ fn plan(
         connections_per_client: config.connections_per_client,
         timeouts: config.timeouts.clone(),
         tick: config.tick(),
+        account: None,
     }
 }
 
@@ -228,6 +235,7 @@ fn action(target: &TargetConfig, default: &Pool, pools: &BTreeMap<String, Pool>)
             Action::Forward(named.unwrap_or(default).clone())
         }
         TargetConfig::Answer(answer) => Action::Answer(answer.clone()),
+        TargetConfig::Connect(to) => Action::Connect(to.as_slice().into()),
     }
 }
 

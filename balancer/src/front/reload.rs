@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::account::AccountError;
 use crate::server::StartError;
 
 /// Somebody asks for the configuration to be read again; the answer is its generation, or
@@ -21,6 +22,9 @@ pub enum ReloadError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] StartError),
+    /// Nobody can be told of requests.
+    #[error(transparent)]
+    Account(#[from] AccountError),
 }
 
 /// How new configurations were taken.

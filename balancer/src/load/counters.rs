@@ -157,6 +157,8 @@ pub struct WorkerCounters {
     pub connects: Counter,
     /// Connections to backends that could not be made.
     pub connect_failures: Counter,
+    /// Connections that became tunnels.
+    pub tunnels: Counter,
     /// What the scaler goes by.
     pub scaled: ScaledCounters,
 }

@@ -44,7 +44,12 @@ impl Body for RequestBody {
         let frame = Pin::new(incoming).poll_frame(cx);
         match &frame {
             Poll::Pending => session.body_pending(),
-            Poll::Ready(Some(Ok(_)) | None) => session.body_moved(),
+            Poll::Ready(Some(Ok(frame))) => {
+                session.body_moved();
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                session.note(|notes| notes.bytes_in += length as u64);
+            }
+            Poll::Ready(None) => session.body_moved(),
             Poll::Ready(Some(Err(_))) => session.body_broke(),
         }
         frame
@@ -127,6 +132,14 @@ impl ResponseBody {
             return Self::Backend(Streaming { incoming, source: None });
         }
         Self::Backend(Streaming { incoming, source: Some(source) })
+    }
+
+    /// The text of an answer of our own that has not gone out yet.
+    pub(crate) fn own_text(&self) -> Option<Bytes> {
+        match self {
+            Self::Own(text) => text.clone(),
+            Self::Backend(_) => None,
+        }
     }
 
     pub(crate) fn is_own(&self) -> bool {

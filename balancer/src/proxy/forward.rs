@@ -13,17 +13,19 @@ use std::time::Duration;
 use std::time::Instant;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
 use super::affinity::{self, Affinity};
 use super::body::{RequestBody, ResponseBody};
+use super::connect;
 use super::gate;
 use super::headers;
 use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
 use super::upstream::{ConnectError, ExchangeError, Upstream};
+use crate::account::Notes;
 use crate::pool::{Backend, Permit, Pool, Priority, Refused, State, Wish, is_local};
 use crate::route::{Action, OwnAnswer, Plan, Route, Seen, Template};
 use crate::server::{Expired, Session, Worker};
@@ -42,12 +44,16 @@ pub(crate) async fn forward(
     session: Rc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    if request.method() == Method::CONNECT {
+        return Box::pin(connect::forward(&worker, &session, request)).await;
+    }
     let (plan, route) = routed(&worker, &session, &request);
     let mut answer = match (gate::refuse(&plan, &route, &request, &session), &route.action) {
         (Some(refused), _) => refused,
         (None, Action::Forward(pool)) => {
             to_backends(Trip::new(&worker, &session, &plan, &route, pool), request).await
         }
+        (None, Action::Connect(_)) => reply(StatusCode::NOT_FOUND, "this is for CONNECT alone\n"),
         (None, Action::Answer(OwnAnswer::Redirect { status, to })) => redirect(&request, *status, to),
         (None, Action::Answer(OwnAnswer::Respond { status, text })) => respond(*status, text),
     };
@@ -226,6 +232,7 @@ impl<'a> Trip<'a> {
                 },
             };
             permit.count_request();
+            self.session.note(|notes| notes.stamp(request.headers_mut()));
             if permit.backend().link().http2 {
                 to_absolute_form(&mut request, permit.backend());
             }
@@ -282,6 +289,7 @@ impl<'a> Trip<'a> {
             Ok(Ok(_) | Err(_)) | Err(_) => {}
         }
         tracing::debug!(backend = %backend.id(), "its first request was not answered well");
+        self.session.note(|notes| notes.failed("not answered well in place of a probe"));
         (self.avoid, self.fresh) = (Some(backend.serial()), true);
         self.worker.counters.retries.bump();
         // Only what may be repeated is sent ahead, and of that there is a copy.
@@ -299,10 +307,12 @@ impl<'a> Trip<'a> {
             None => {
                 self.worker.counters.queued.bump();
                 self.queued = true;
+                self.session.note(Notes::in_line);
                 self.in_line(wish).await?
             }
         };
         self.session.has_a_place();
+        self.session.note(|notes| notes.tries(permit.backend()));
         Ok(permit)
     }
 
@@ -358,6 +368,7 @@ impl<'a> Trip<'a> {
         permit: Permit,
     ) -> Response<ResponseBody> {
         self.pool.answered(permit.backend(), answer.status());
+        self.session.note(|notes| notes.answered(answer.status()));
         if answer.status().is_informational() {
             // Only 101 gets here, and nobody asked for it.
             return last_reply(StatusCode::BAD_GATEWAY, "the backend switched protocols unasked\n");
@@ -396,6 +407,7 @@ impl<'a> Trip<'a> {
         self.worker.counters.connect_failures.bump();
         let backend = permit.backend();
         tracing::debug!(backend = %backend.id(), %error, "connect failed");
+        self.session.note(|notes| notes.failed("no connection"));
         if matches!(error, ConnectError::Io(error) if is_local(error)) {
             tracing::warn!(%error, "this host cannot make connections for now");
             return Next::Answer(reply(StatusCode::SERVICE_UNAVAILABLE, "out of connections\n"));
@@ -414,6 +426,7 @@ impl<'a> Trip<'a> {
         backend: &Arc<Backend>,
     ) -> Next {
         let worker = self.worker;
+        self.session.note(|notes| notes.failed(error.word()));
         match error {
             ExchangeError::NotSent(request) => {
                 worker.counters.retries.bump();

@@ -8,6 +8,7 @@
 
 mod affinity;
 mod body;
+mod connect;
 mod forward;
 mod gate;
 mod headers;

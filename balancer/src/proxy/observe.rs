@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -14,7 +15,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::affinity;
 use super::body::{BodyError, ResponseBody};
+use crate::account::{Account, End};
 use crate::load::Ending;
 use crate::server::{Session, Worker};
 
@@ -28,9 +31,30 @@ struct Record {
     ending: Ending,
 }
 
+impl Record {
+    /// Hands the account of the request over, if there is one.
+    #[inline]
+    fn tell(&self, now: Instant) {
+        if let Some(notes) = self.session.take_notes() {
+            let route = self.session.route().as_ref().map(|route| Arc::clone(&route.name));
+            notes.finish(End { at: now, status: self.status, ending: self.ending, route });
+        }
+    }
+}
+
+/// Begins the account of a request.
+#[inline(never)]
+fn begin_notes<B>(account: Arc<Account>, request: &mut Request<B>, session: &Session, began: Instant) {
+    let client = affinity::client(request.headers(), session);
+    if let Some(notes) = account.begin(request, &session.client, client, began) {
+        session.notes_begin(notes);
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let now = Instant::now();
+        self.tell(now);
         let latency = now.saturating_duration_since(self.began);
         self.worker.counters.request_ended(self.status, self.own, self.ending, latency);
         if let Some(route) = &*self.session.route() {
@@ -80,9 +104,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let began = Instant::now();
         self.layer.session.request_began(began);
+        if let Some(account) = self.layer.worker.account() {
+            begin_notes(account, &mut request, &self.layer.session, began);
+        }
         let (worker, session) = (Rc::clone(&self.layer.worker), Rc::clone(&self.layer.session));
         let record = Record { worker, session, began, status: 0, own: false, ending: Ending::Abandoned };
         Observed { record: Some(record), answer: self.inner.call(request) }
@@ -112,6 +139,9 @@ where
             record.status = response.status().as_u16();
             record.own = response.body().is_own();
             record.session.answer_began();
+            if record.own && record.status >= 400 {
+                record.session.note(|notes| notes.why = response.body().own_text());
+            }
             if record.own || response.body().is_end_stream() {
                 record.ending = Ending::Answered;
             }
@@ -146,6 +176,10 @@ impl Body for ObservedBody {
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Some(record) = &this.record {
             record.session.answer_asked_for(polled.is_ready());
+            if let Poll::Ready(Some(Ok(frame))) = &polled {
+                let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+                record.session.note(|notes| notes.bytes_out += length as u64);
+            }
         }
         match &polled {
             Poll::Ready(Some(Ok(_))) if this.body.is_end_stream() => this.end(Ending::Answered),

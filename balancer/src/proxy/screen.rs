@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 use super::body::ResponseBody;
 use super::reply::last_reply;
-use super::upgrade;
+use super::{connect, upgrade};
 
 /// Longest target of a request in bytes.
 const MAX_TARGET: usize = 8 * 1024;
@@ -23,7 +23,8 @@ pub(crate) type Refusal = (StatusCode, &'static str);
 /// Looks at the head of a request.
 pub(crate) fn screen<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not allowed here\n"));
+        connect::screen(request)?;
+        return host(request);
     }
     target(request)?;
     host(request)?;
@@ -179,7 +180,11 @@ mod tests {
         let host = ("host", "a");
         let long: &'static str = Box::leak(format!("/{}", "x".repeat(MAX_TARGET)).into_boxed_str());
         for (method, target, fields, expected) in [
-            ("CONNECT", "a:1", &[host][..], 405),
+            ("CONNECT", "a", &[host][..], 400),
+            ("CONNECT", "user@a:1", &[host], 400),
+            ("CONNECT", "a:1", &[host, ("content-length", "3")], 400),
+            ("CONNECT", "a:1", &[host, ("transfer-encoding", "chunked")], 400),
+            ("CONNECT", "a:1", &[], 400),
             ("GET", "/", &[], 400),
             ("GET", "/", &[host, ("host", "b")], 400),
             ("GET", "/", &[("host", "a b")], 400),

@@ -91,6 +91,7 @@ async fn offered(mut trip: Trip<'_>, mut request: Request<RequestBody>) -> Respo
         let next = match Upstream::connect(permit.backend(), ends, limit).await {
             Ok(Upstream::Single(upstream)) => {
                 permit.count_request();
+                trip.session.note(|notes| notes.stamp(request.headers_mut()));
                 match upstream.upgrade(request, trip.session, permit.backend()).await {
                     Ok((answer, after)) => return answered(&trip, answer, after, permit),
                     Err(error) => trip.exchange_failed(error, false, permit.backend()),
@@ -121,7 +122,8 @@ fn answered(
         AfterUpgrade::Http(upstream) => trip.answered(answer, Upstream::Single(upstream), permit),
         AfterUpgrade::Tunnel(backend, early) => {
             permit.backend().note_answer();
-            accepted(answer, Tunnel { backend, early, permit }, trip.session)
+            trip.session.note(|notes| notes.answered(answer.status()));
+            accepted(answer, Tunnel { backend, early, permit: Some(permit) }, trip.session)
         }
     }
 }

@@ -51,6 +51,19 @@ pub(crate) enum ExchangeError {
     Cut,
 }
 
+impl ExchangeError {
+    /// What happened, in an account of the request.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::NotSent(_) => "not sent",
+            Self::Broken(_) => "broke off",
+            Self::Expired(Expired::Backend) => "no answer in time",
+            Self::Expired(Expired::Client) => "the client did not send its body in time",
+            Self::Cut => "removed from the pool",
+        }
+    }
+}
+
 /// One connection to a backend that carries one request at a time (HTTP/1.1).
 pub(crate) struct Single(Box<Inner>);
 

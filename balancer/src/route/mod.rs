@@ -5,11 +5,13 @@
 //! A [`Plan`] never changes. A new configuration is a new plan, which requests that begin
 //! later follow; those under way finish with the old one.
 
+mod connect;
 mod edit;
 mod matcher;
 mod plan;
 mod traffic;
 
+pub use connect::TargetPattern;
 pub use edit::{HeaderEdits, Rewrite, Template};
 pub use matcher::{HostPattern, Matcher, PathPattern, Seen};
 pub use plan::{Action, FALLBACK, OwnAnswer, Plan, Route, RouteSettings};

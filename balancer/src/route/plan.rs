@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::connect::TargetPattern;
 use super::edit::{HeaderEdits, Rewrite, Template};
 use super::matcher::{Matcher, Seen};
 use super::traffic::Traffic;
+use crate::account::Account;
 use crate::limit::{ClientConnections, RateLimit};
 use crate::load::RouteLoad;
 use crate::pool::Pool;
@@ -23,6 +25,8 @@ pub enum Action {
     Forward(Pool),
     /// We do.
     Answer(OwnAnswer),
+    /// CONNECT leads to where one of these allows.
+    Connect(Arc<[TargetPattern]>),
 }
 
 /// An answer that needs no backend.
@@ -122,6 +126,8 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// How often connections look at their limits.
     pub tick: Duration,
+    /// Who wants an account of each request; `None` for nobody.
+    pub(crate) account: Option<Arc<Account>>,
 }
 
 impl Plan {
@@ -156,7 +162,7 @@ fn pools_of<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<&'a Pool> {
     for route in routes {
         match &route.action {
             Action::Forward(pool) if pools.iter().all(|it| !it.is(pool)) => pools.push(pool),
-            Action::Forward(_) | Action::Answer(_) => {}
+            Action::Forward(_) | Action::Answer(_) | Action::Connect(_) => {}
         }
     }
     pools

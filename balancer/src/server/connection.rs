@@ -147,6 +147,7 @@ async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
             End::Closed => return,
             End::Tunnel(tunnel, client, early) => {
                 let plan = worker.plan();
+                worker.counters.tunnels.bump();
                 let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
                 tracing::debug!(?end, "a tunnel ended");
                 return;

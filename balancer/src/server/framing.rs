@@ -72,6 +72,8 @@ enum At {
     ChunkEnd,
     /// In the trailers.
     Trailers,
+    /// Behind a CONNECT, of which the connection is no further use for HTTP.
+    Tunnel,
 }
 
 /// The scanner of one connection.
@@ -81,11 +83,12 @@ pub struct Scanner {
     partial: Vec<u8>,
     length: Option<u64>,
     chunked: bool,
+    connect: bool,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { at: At::Start(0), partial: Vec::new(), length: None, chunked: false }
+        Self { at: At::Start(0), partial: Vec::new(), length: None, chunked: false, connect: false }
     }
 }
 
@@ -118,6 +121,8 @@ impl Scanner {
             from += match self.at {
                 At::Body(left) => self.skip(rest, left, At::Start(0), At::Body),
                 At::Chunk(left) => self.skip(rest, left, At::ChunkEnd, At::Chunk),
+                // Accepted, these are bytes of the tunnel; refused, the connection is closed.
+                At::Tunnel => rest.len(),
                 _ => self.line(rest).map_err(|(at, why)| (from + at, why))?,
             };
         }
@@ -170,6 +175,7 @@ impl Scanner {
             At::Start(empty) if line.is_empty() => self.at = At::Start(empty + 1),
             At::Start(_) => {
                 (self.length, self.chunked) = (None, false);
+                self.connect = line.starts_with(b"CONNECT ");
                 self.at = At::Fields;
             }
             At::Fields if line.is_empty() => self.at = self.after_head()?,
@@ -179,7 +185,7 @@ impl Scanner {
             At::ChunkEnd => return Err(Malformed::BadChunkEnd),
             At::Trailers if line.is_empty() => self.at = At::Start(0),
             At::Trailers => trailer(line)?,
-            At::Body(_) | At::Chunk(_) => {}
+            At::Body(_) | At::Chunk(_) | At::Tunnel => {}
         }
         Ok(())
     }
@@ -203,6 +209,7 @@ impl Scanner {
     fn after_head(&self) -> Result<At, Malformed> {
         match (self.length, self.chunked) {
             (Some(_), true) => Err(Malformed::LengthAndEncoding),
+            _ if self.connect => Ok(At::Tunnel),
             (None, true) => Ok(At::ChunkSize),
             (None | Some(0), false) => Ok(At::Start(0)),
             (Some(length), false) => Ok(At::Body(length)),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use super::tunnel::Tunnel;
+use crate::account::Notes;
 use crate::proxy::Replay;
 use crate::route::Route;
 
@@ -157,6 +158,7 @@ pub(crate) struct Session {
     waker: Cell<Option<Waker>>,
     tunnel: Cell<Option<Tunnel>>,
     route: RefCell<Option<Arc<Route>>>,
+    notes: RefCell<Option<Box<Notes>>>,
 }
 
 impl Session {
@@ -178,6 +180,7 @@ impl Session {
             waker: Cell::new(None),
             tunnel: Cell::new(None),
             route: RefCell::default(),
+            notes: RefCell::default(),
         }
     }
 
@@ -227,6 +230,25 @@ impl Session {
     /// Whether the request had a place at a backend, however it went on.
     pub(crate) fn had_a_place(&self) -> bool {
         self.had_a_place.get()
+    }
+
+    /// An account of the request begins.
+    pub(crate) fn notes_begin(&self, notes: Notes) {
+        self.notes.replace(Some(Box::new(notes)));
+    }
+
+    /// Adds to the account of the request, if there is one.
+    #[inline]
+    pub(crate) fn note(&self, add: impl FnOnce(&mut Notes)) {
+        if let Some(notes) = self.notes.borrow_mut().as_deref_mut() {
+            add(notes);
+        }
+    }
+
+    /// The account of a request that is over.
+    #[inline]
+    pub(crate) fn take_notes(&self) -> Option<Box<Notes>> {
+        self.notes.take()
     }
 
     fn response_limit(&self, limits: &Timeouts) -> Duration {

@@ -1,4 +1,4 @@
-//! What a connection becomes when its upgrade is accepted (WebSocket): bytes both ways,
+//! What a connection becomes when its upgrade (WebSocket) or its CONNECT is accepted: bytes both ways,
 //! which are nobody's business.
 //!
 //! A tunnel keeps its place at its backend, so that a drain waits for it. It ends with
@@ -25,7 +25,8 @@ pub(crate) struct Tunnel {
     pub(crate) backend: Gathered,
     /// What the backend sent behind its answer.
     pub(crate) early: Bytes,
-    pub(crate) permit: Permit,
+    /// Its place at a backend; CONNECT needs none.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// How a tunnel ended.
@@ -58,7 +59,9 @@ impl Tunnel {
             match tokio::time::timeout(tick, &mut copying).await {
                 Ok(Ok(_)) => return TunnelEnd::Closed,
                 Ok(Err(_)) => return TunnelEnd::Broken,
-                Err(_) if self.permit.backend().is_cut() => return TunnelEnd::Cut,
+                Err(_) if self.permit.as_ref().is_some_and(|it| it.backend().is_cut()) => {
+                    return TunnelEnd::Cut;
+                }
                 Err(_) if last.get().elapsed() >= idle => return TunnelEnd::Idle,
                 Err(_) => {}
             }

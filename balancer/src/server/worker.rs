@@ -24,6 +24,7 @@ use super::connection;
 use super::entrance::Entrance;
 use super::http2::ThisThread;
 use super::listen::Listening;
+use crate::account::Account;
 use crate::load::WorkerCounters;
 use crate::net::Address;
 use crate::net::Raw;
@@ -97,6 +98,12 @@ impl Worker {
     #[inline]
     pub(crate) fn plan(&self) -> Arc<Plan> {
         Arc::clone(self.plan.borrow_mut().load())
+    }
+
+    /// Who wants an account of each request, if anybody does.
+    #[inline]
+    pub(crate) fn account(&self) -> Option<Arc<Account>> {
+        self.plan.borrow_mut().load().account.clone()
     }
 
     fn begin_stop(&self) {

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests are named as sentences")]
 
+mod connect;
 mod grpc;
 mod http2;
 mod sockets;
