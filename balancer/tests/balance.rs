@@ -304,19 +304,12 @@ health: {eject_after: 1, interval: 60s}";
 
 /// Answers nobody well, not even a probe: with nothing, or with 500.
 async fn unwell(answer: &'static [u8]) -> std::net::SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                while read_head(&mut stream).await.is_some() {
-                    stream.write_all(answer).await.unwrap();
-                }
-            });
+    listener(move |mut stream: TcpStream| async move {
+        while read_head(&mut stream).await.is_some() {
+            stream.write_all(answer).await.unwrap();
         }
-    });
-    address
+    })
+    .await
 }
 
 #[tokio::test]

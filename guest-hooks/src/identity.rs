@@ -70,3 +70,22 @@ impl Identifier {
 pub(crate) fn is_birth(new: &Identity, old: Option<&Identity>) -> bool {
     new.clone_id != 0 && old.is_none_or(|old| old.clone_id != new.clone_id)
 }
+
+/// An identity for tests.
+#[cfg(test)]
+pub(crate) fn sample(clone_id: u32) -> Identity {
+    use snowflock_engine::wire::Name;
+    use std::net::Ipv4Addr;
+    Identity {
+        clone_id,
+        clones: 4,
+        unix_time_ns: 0,
+        mac: [2, 0, 0, 0, 0, 4],
+        ipv4: Ipv4Addr::new(10, 0, 0, 14),
+        prefix_len: 24,
+        gateway: Ipv4Addr::new(10, 0, 0, 1),
+        parent_ipv4: Ipv4Addr::new(10, 0, 0, 10),
+        entropy: [0; 32],
+        hostname: Name::EMPTY,
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 use scaler::yaml::Section;
 
+use super::routes::header_name;
 use crate::pool::{AdaptiveSettings, QueueSettings};
 use crate::server::Timeouts;
 
@@ -20,12 +21,9 @@ pub(super) fn read_queue(section: &mut Section<'_>) -> (QueueSettings, Option<He
         .u32("max_requests", "give the requests that may wait at once, e.g. 1024; 0 for none")
         .at_most(MOST)
         .optional();
-    let name = |text: String| {
-        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("must be a header field, got `{text}`"))
-    };
     let header = section
         .string("priority_header", "give the field that says high, normal or low, e.g. x-priority")
-        .try_map(name)
+        .try_map(|text| header_name(&text))
         .optional();
     let queue = QueueSettings {
         max_requests: max_requests.map_or(default.max_requests, |number| number as usize),

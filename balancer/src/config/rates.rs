@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
 use scaler::yaml::{Entry, Section};
 
+use super::routes::header_name;
 use crate::limit::{CountBy, Rate, RateLimitSettings};
 
 /// Clients that a limit remembers unless it is told otherwise: 3 MiB at most.
@@ -66,11 +66,10 @@ fn count_by(section: &mut Section<'_>) -> CountBy {
     const BY: &str = "give everyone, client or header, with the name of the field as `header`";
     let words = ["everyone", "client", "header"].map(|word| (word, word));
     let by = section.choice("by", &words, BY).or("everyone");
-    let name = |text: String| {
-        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("must be a header field, got `{text}`"))
-    };
-    let header =
-        section.string("header", "give the name of a header field, e.g. x-api-key").try_map(name).optional();
+    let header = section
+        .string("header", "give the name of a header field, e.g. x-api-key")
+        .try_map(|text| header_name(&text))
+        .optional();
     if (by == "header") != header.is_some() {
         section.complain("header", "and `by: header` need each other", BY);
     }

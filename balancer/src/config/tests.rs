@@ -29,6 +29,14 @@ fn complaints(text: &str) -> String {
     parse(text).expect_err("the configuration is wrong").to_string()
 }
 
+/// Every complaint is expected, and every expected one is there.
+fn assert_all_said(complaints: &str, expected: &[&str]) {
+    for one in expected {
+        assert!(complaints.contains(one), "{one} in:\n{complaints}");
+    }
+    assert_eq!(complaints.lines().count(), expected.len(), "{complaints}");
+}
+
 const STATIC: &str = "listen: [127.0.0.1:8080]\nbackends: [127.0.0.1:9001]\n";
 
 #[test]
@@ -244,18 +252,18 @@ trusted_proxies: []
 upstream: {tls: {name: app.internal}, proxy_protocol: v3}
 ";
     let complaints = Config::parse(text, &surroundings).unwrap_err().to_string();
-    for expected in [
-        "listen[0]: must be an absolute path of at most 107 bytes, got `web.sock`",
-        "listen[1].tls.certificates[0].key: cannot read /etc/flurry/none.key: entity not found",
-        "listen[2].tls.certificates: is missing",
-        "listen[2].proxy_protocol.from[0]: must be a network, got `here`",
-        "trusted_proxies: must not be empty",
-        "upstream.tls.roots: is missing",
-        "upstream.proxy_protocol: must be one of v1, v2, got `v3`",
-    ] {
-        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
-    }
-    assert_eq!(complaints.lines().count(), 7, "{complaints}");
+    assert_all_said(
+        &complaints,
+        &[
+            "listen[0]: must be an absolute path of at most 107 bytes, got `web.sock`",
+            "listen[1].tls.certificates[0].key: cannot read /etc/flurry/none.key: entity not found",
+            "listen[2].tls.certificates: is missing",
+            "listen[2].proxy_protocol.from[0]: must be a network, got `here`",
+            "trusted_proxies: must not be empty",
+            "upstream.tls.roots: is missing",
+            "upstream.proxy_protocol: must be one of v1, v2, got `v3`",
+        ],
+    );
 }
 
 #[test]
@@ -273,25 +281,25 @@ routes:
   - {pool: api, rewrite: {prefix: /y}}
 ";
     let complaints = complaints(text);
-    for expected in [
-        "pools.empty.backends: is missing",
-        "pools.empty: no route leads to it",
-        "routes[0].hosts[0]: must be a host name or *.NAME, got `a b`",
-        "routes[0].path: must be a path that begins with /, got `api`",
-        "routes[0].methods[0]: must be a method in capitals, got `G T`",
-        "routes[0].pool: there is no pool `nowhere`",
-        "routes[1].exact_path: is given beside `path`",
-        "routes[1]: has several of `pool`, `redirect`, `respond` and `connect`",
-        "routes[1].respond.status: must be at least 200, got 99",
-        "routes[2].redirect.to: must be a URL in which {host} and {path} may stand",
-        "routes[2].listeners[0]: there is no listener `inner`",
-        "routes[3].request_headers.set.Host: `host` frames the message",
-        "routes[3].request_headers.remove[0]: must be the name of a header field",
-        "routes[4].rewrite.prefix: is given without `path`",
-    ] {
-        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
-    }
-    assert_eq!(complaints.lines().count(), 16, "{complaints}");
+    assert_all_said(
+        &complaints,
+        &[
+            "pools.empty.backends: is missing",
+            "pools.empty: no route leads to it",
+            "routes[0].hosts[0]: must be a host name or *.NAME, got `a b`",
+            "routes[0].path: must be a path that begins with /, got `api`",
+            "routes[0].methods[0]: must be a method in capitals, got `G T`",
+            "routes[0].pool: there is no pool `nowhere`",
+            "routes[1].exact_path: is given beside `path`",
+            "routes[1]: has several of `pool`, `redirect`, `respond` and `connect`",
+            "routes[1].respond.status: must be at least 200, got 99",
+            "routes[2].redirect.to: must be a URL in which {host} and {path} may stand",
+            "routes[2].listeners[0]: there is no listener `inner`",
+            "routes[3].request_headers.set.Host: `host` frames the message",
+            "routes[3].request_headers.remove[0]: must be the name of a header field",
+            "routes[4].rewrite.prefix: is given without `path`",
+        ],
+    );
 }
 
 #[test]
@@ -433,23 +441,23 @@ outliers:
 sticky: {cookie: a=b, secret_file: short, max_age: 0s, same_site: never}
 ";
     let complaints = Config::parse(text, &surroundings).unwrap_err().to_string();
-    for expected in [
-        "backends[0].weight: must be at least 1, got 0",
-        "backends[1].address: is missing",
-        "backends[2].address: must be an IP address with a port, got `here`",
-        "backends[2].wait: is not a known key",
-        "outliers.max_ejected: must be at most 1, got 1.1",
-        "outliers.max_ejection_time: must not be shorter than `ejection_time`",
-        "outliers.success_rate.min_backends: must be at least 2, got 1",
-        "outliers.success_rate.deviations: must be at least 0, got -1",
-        "sticky.cookie: must be the name of a cookie, got `a=b`",
-        "sticky.secret_file: /etc/flurry/short holds less than 16 bytes",
-        "sticky.max_age: must be at least 1s, got 0s",
-        "sticky.same_site: must be one of lax, strict, none, got `never`",
-    ] {
-        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
-    }
-    assert_eq!(complaints.lines().count(), 12, "{complaints}");
+    assert_all_said(
+        &complaints,
+        &[
+            "backends[0].weight: must be at least 1, got 0",
+            "backends[1].address: is missing",
+            "backends[2].address: must be an IP address with a port, got `here`",
+            "backends[2].wait: is not a known key",
+            "outliers.max_ejected: must be at most 1, got 1.1",
+            "outliers.max_ejection_time: must not be shorter than `ejection_time`",
+            "outliers.success_rate.min_backends: must be at least 2, got 1",
+            "outliers.success_rate.deviations: must be at least 0, got -1",
+            "sticky.cookie: must be the name of a cookie, got `a=b`",
+            "sticky.secret_file: /etc/flurry/short holds less than 16 bytes",
+            "sticky.max_age: must be at least 1s, got 0s",
+            "sticky.same_site: must be one of lax, strict, none, got `never`",
+        ],
+    );
 }
 
 #[test]
@@ -471,30 +479,31 @@ routes:
   - {priority: top, queue_timeout: 0s, retries: {share: 200%, per_second: -1}, rate_limits: [{by: client}]}
 ";
     let complaints = complaints(text);
-    for expected in [
-        "connections_per_client: must be at least 1, got 0",
-        "queue.priority_header: must be a header field, got `a b`",
-        "max_in_flight: is given beside `adaptive_concurrency`",
-        "adaptive_concurrency.min: must be at least 1, got 0",
-        "adaptive_concurrency.tolerance: must be at least 1.1, got 1",
-        "adaptive_concurrency.mix: is not a known key",
-        "rate_limits[0].requests: must be at least 1, got 0",
-        "rate_limits[0].per: must be at least 1ms, got 0s",
-        "rate_limits[0].burst: must be at least 1, got 0",
-        "rate_limits[0].max_keys: must be at least 32, got 1",
-        "rate_limits[1].header: and `by: header` need each other",
-        "rate_limits[1].name: must be 1 to 32 of a-z, 0-9 and -, got `Log In`",
-        "rate_limits[2].by: must be one of everyone, client, header, got `everybody`",
-        "rate_limits[2].requests: is missing",
-        "rate_limits[4].header: and `by: header` need each other",
-        "routes[0].rate_limits[0].requests: is missing",
-        "routes[0].retries.share: must be at most 1, got 2",
-        "routes[0].retries.per_second: must be at least 0, got -1",
-        "routes[0].priority: must be one of high, normal, low, got `top`",
-        "routes[0].queue_timeout: must be at least 1ms, got 0s",
-    ] {
-        assert!(complaints.contains(expected), "{expected} in:\n{complaints}");
-    }
+    assert_all_said(
+        &complaints,
+        &[
+            "connections_per_client: must be at least 1, got 0",
+            "queue.priority_header: must be the name of a header field, got `a b`",
+            "max_in_flight: is given beside `adaptive_concurrency`",
+            "adaptive_concurrency.min: must be at least 1, got 0",
+            "adaptive_concurrency.tolerance: must be at least 1.1, got 1",
+            "adaptive_concurrency.mix: is not a known key",
+            "rate_limits[0].requests: must be at least 1, got 0",
+            "rate_limits[0].per: must be at least 1ms, got 0s",
+            "rate_limits[0].burst: must be at least 1, got 0",
+            "rate_limits[0].max_keys: must be at least 32, got 1",
+            "rate_limits[1].header: and `by: header` need each other",
+            "rate_limits[1].name: must be 1 to 32 of a-z, 0-9 and -, got `Log In`",
+            "rate_limits[2].by: must be one of everyone, client, header, got `everybody`",
+            "rate_limits[2].requests: is missing",
+            "rate_limits[4].header: and `by: header` need each other",
+            "routes[0].rate_limits[0].requests: is missing",
+            "routes[0].retries.share: must be at most 1, got 2",
+            "routes[0].retries.per_second: must be at least 0, got -1",
+            "routes[0].priority: must be one of high, normal, low, got `top`",
+            "routes[0].queue_timeout: must be at least 1ms, got 0s",
+        ],
+    );
 }
 
 #[test]

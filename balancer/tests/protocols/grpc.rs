@@ -9,10 +9,10 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::support::{SECOND, Site, eventually};
+use crate::support::{SECOND, Site, eventually, listener};
 
 type Messages = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
@@ -67,16 +67,12 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Messages>, Infalli
 
 /// A server that speaks HTTP/2 only.
 async fn server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            tokio::spawn(builder.serve_connection(TokioIo::new(stream), hyper::service::service_fn(serve)));
-        }
-    });
-    address
+    listener(|stream| async {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // How a connection ends is for its client to see.
+        let _ = builder.serve_connection(TokioIo::new(stream), hyper::service::service_fn(serve)).await;
+    })
+    .await
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use ppp::v2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, SECOND, Site, Wire, eventually, gated, raw_backend};
+use crate::support::{Backend, SECOND, Site, Wire, eventually, gated, listener, raw_backend};
 use crate::{curl, echo};
 
 #[tokio::test]
@@ -89,25 +89,18 @@ async fn backends_are_told_the_client_by_a_header_of_each_connection() {
 
 /// Answers with the line that its connection began with.
 async fn proxied_backend() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut line = Vec::new();
-                while !line.ends_with(b"\r\n") {
-                    line.push(stream.read_u8().await.unwrap());
-                }
-                let line = String::from_utf8(line).unwrap().trim_end().to_owned();
-                while crate::support::read_head(&mut stream).await.is_some() {
-                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{line}", line.len());
-                    stream.write_all(answer.as_bytes()).await.unwrap();
-                }
-            });
+    listener(move |mut stream: TcpStream| async move {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(stream.read_u8().await.unwrap());
         }
-    });
-    address
+        let line = String::from_utf8(line).unwrap().trim_end().to_owned();
+        while crate::support::read_head(&mut stream).await.is_some() {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{line}", line.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await
 }
 
 #[tokio::test]

@@ -13,10 +13,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::support::{SECOND, Site, eventually};
+use crate::support::{SECOND, Site, eventually, listener};
 
 /// Connections that carried requests; those of probes do not.
 #[derive(Default)]
@@ -27,16 +27,9 @@ struct Seen {
 
 /// Never answers `/silent`, breaks a connection off that asks for `/die`, and answers the rest.
 async fn server() -> (SocketAddr, Arc<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Seen::default()));
+    let seen = Arc::new(Seen::default());
     let shared = Arc::clone(&seen);
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(stream, Arc::clone(&shared)));
-        }
-    });
-    (address, seen)
+    (listener(move |stream| serve(stream, Arc::clone(&shared))).await, seen)
 }
 
 async fn serve(stream: TcpStream, seen: Arc<Seen>) {
@@ -120,20 +113,13 @@ async fn a_connection_that_breaks_with_requests_on_it_is_its_backends_fault() {
 
 /// Takes everything and answers nothing, not even a PING.
 async fn deaf() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                // No settings but the default ones.
-                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-                let mut waste = [0; 4096];
-                while stream.read(&mut waste).await.is_ok_and(|read| read > 0) {}
-            });
-        }
-    });
-    address
+    listener(move |mut stream: TcpStream| async move {
+        // No settings but the default ones.
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut waste = [0; 4096];
+        while stream.read(&mut waste).await.is_ok_and(|read| read > 0) {}
+    })
+    .await
 }
 
 #[tokio::test]

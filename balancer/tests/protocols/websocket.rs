@@ -3,37 +3,30 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{accept_async, connect_async};
 
-use crate::support::{SECOND, Site, eventually};
+use crate::support::{SECOND, Site, eventually, listener};
 
 /// Sends every message back; other requests are answered with 200.
 async fn server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut start = [0; 8];
-                stream.peek(&mut start).await.unwrap();
-                if !start.starts_with(b"GET /ws") {
-                    let _ = crate::support::read_head(&mut stream).await;
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                    return tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
-                }
-                let (mut out, mut come) = accept_async(stream).await.unwrap().split();
-                while let Some(Ok(message)) = come.next().await {
-                    if (message.is_text() || message.is_binary()) && out.send(message).await.is_err() {
-                        break;
-                    }
-                }
-            });
+    listener(move |mut stream: TcpStream| async move {
+        let mut start = [0; 8];
+        stream.peek(&mut start).await.unwrap();
+        if !start.starts_with(b"GET /ws") {
+            let _ = crate::support::read_head(&mut stream).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            return tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
         }
-    });
-    address
+        let (mut out, mut come) = accept_async(stream).await.unwrap().split();
+        while let Some(Ok(message)) = come.next().await {
+            if (message.is_text() || message.is_binary()) && out.send(message).await.is_err() {
+                break;
+            }
+        }
+    })
+    .await
 }
 
 async fn front(extra: &str) -> balancer::front::Front {

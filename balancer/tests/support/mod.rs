@@ -220,20 +220,32 @@ where
     F: Fn(TcpStream, String) -> A + Clone + Send + 'static,
     A: Future<Output = ()> + Send + 'static,
 {
+    listener(move |mut stream| {
+        let answer = answer.clone();
+        async move {
+            while let Some(head) = read_head(&mut stream).await {
+                if !head.contains("flurry-probe") {
+                    return answer(stream, head).await;
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await
+}
+
+/// Listens for whatever comes; `serve` gets each connection.
+pub async fn listener<F, A>(serve: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> A + Send + 'static,
+    A: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                while let Some(head) = read_head(&mut stream).await {
-                    if !head.contains("flurry-probe") {
-                        return answer(stream, head).await;
-                    }
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                }
-            });
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(stream));
         }
     });
     address

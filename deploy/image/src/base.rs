@@ -89,6 +89,8 @@ impl Base {
             c.args(["--variant=minbase", "--format=tar", "--mode=root"]);
             c.arg(format!("--include={}", self.packages.join(",")));
             c.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
+            // Java's packages put links to manual pages there, and fail if they cannot.
+            c.arg("--setup-hook=mkdir -p \"$1/usr/share/man/man1\"");
             c.arg("--aptopt=APT::Install-Recommends \"false\"");
             // The work directory may be one that apt's own user cannot enter.
             c.arg("--aptopt=APT::Sandbox::User \"root\"");

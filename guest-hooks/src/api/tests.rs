@@ -1,10 +1,9 @@
 //! The socket as processes use it, with the test as the host.
 
 use super::*;
-use snowflock_engine::wire::Name;
+use crate::identity::sample;
 use std::io::BufRead;
 use std::io::BufReader;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -32,7 +31,7 @@ impl Desk {
         let mut watch = Watch::default();
         self.api.add_to(&mut watch);
         watch.wait().expect("news");
-        self.api.serve(&watch, Some(&identity(0)))
+        self.api.serve(&watch, Some(&sample(0)))
     }
 }
 
@@ -47,21 +46,6 @@ impl Process {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("an answer, or the end");
         line
-    }
-}
-
-fn identity(clone_id: u32) -> Identity {
-    Identity {
-        clone_id,
-        clones: 4,
-        unix_time_ns: 0,
-        mac: [2, 0, 0, 0, 0, 4],
-        ipv4: Ipv4Addr::new(10, 0, 0, 14),
-        prefix_len: 24,
-        gateway: Ipv4Addr::new(10, 0, 0, 1),
-        parent_ipv4: Ipv4Addr::new(10, 0, 0, 10),
-        entropy: [0; 32],
-        hostname: Name::EMPTY,
     }
 }
 
@@ -91,7 +75,7 @@ fn in_a_clone_the_call_that_made_it_returns_and_all_others_fail() {
     waits.ask("join 1\n");
     desk.turn();
     desk.api.forked_by(RequestId(1), 2);
-    desk.api.born(&identity(12));
+    desk.api.born(&sample(12));
     assert_eq!(forks.hears(), "ok 2 4\n");
     assert!(waits.hears().starts_with("error interrupted"));
 }
@@ -102,7 +86,7 @@ fn in_a_clone_that_the_host_wanted_no_call_returns() {
     let mut forks = desk.connect();
     forks.ask("checkpoint\n");
     assert_eq!(desk.turn(), [(RequestId(1), Call::Checkpoint)]);
-    desk.api.born(&identity(1));
+    desk.api.born(&sample(1));
     assert!(forks.hears().starts_with("error interrupted"));
 }
 

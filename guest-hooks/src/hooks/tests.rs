@@ -1,24 +1,9 @@
 //! Hooks as the user writes them: shell scripts in a directory.
 
 use super::*;
-use std::net::Ipv4Addr;
+use crate::identity::sample;
 
 const SOON: Duration = Duration::from_secs(10);
-
-fn identity() -> Identity {
-    Identity {
-        clone_id: 4,
-        clones: 8,
-        unix_time_ns: 0,
-        mac: [2, 0, 0, 0, 0, 4],
-        ipv4: Ipv4Addr::new(10, 0, 0, 14),
-        prefix_len: 24,
-        gateway: Ipv4Addr::new(10, 0, 0, 1),
-        parent_ipv4: Ipv4Addr::new(10, 0, 0, 10),
-        entropy: [0; 32],
-        hostname: Name::EMPTY,
-    }
-}
 
 /// A hooks.d with these scripts for `after-birth`.
 fn hooks(scripts: &[(&str, &str, u32)]) -> tempfile::TempDir {
@@ -33,7 +18,7 @@ fn hooks(scripts: &[(&str, &str, u32)]) -> tempfile::TempDir {
 }
 
 fn run_hooks(root: &tempfile::TempDir, deadline: Duration) -> Outcome {
-    run_in(root.path(), HookEvent::AfterBirth, Some(&identity()), deadline)
+    run_in(root.path(), HookEvent::AfterBirth, Some(&sample(4)), deadline)
 }
 
 #[test]
@@ -48,7 +33,7 @@ fn hooks_run_in_the_order_of_their_names_with_the_identity_in_their_environment(
     ]);
     assert_eq!(run_hooks(&root, SOON), Outcome { ran: 2, failed: 0, first_failed: None });
     let said = fs::read_to_string(out.path()).expect("output");
-    assert_eq!(said, "after-birth 4 of 8 10.0.0.14 10.0.0.10\nsecond\n");
+    assert_eq!(said, "after-birth 4 of 4 10.0.0.14 10.0.0.10\nsecond\n");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! names of network namespaces of its own, so that several can have the network of one parent.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Namespaces that a process holds.
@@ -84,6 +84,7 @@ impl Machines {
 
     /// A network namespace that something on a machine has made.
     pub(crate) fn namespace(&self, host: usize, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root/run/netns/{name}", self.machines[host].pid()))
+        let process = Path::new("/proc").join(self.machines[host].pid());
+        process.join("root").join("run/netns").join(name)
     }
 }

@@ -5,14 +5,16 @@ use flurry_tests::wait::{LONG, until_true};
 use snowflock_engine::network::identity::CloneId;
 
 const CLONES: u32 = 4;
-const LANGUAGES: [&str; 4] = ["shell", "c", "cpp", "python"];
+const LANGUAGES: [&str; 5] = ["shell", "c", "cpp", "python", "java"];
 
 /// What the guest's examples have said on the parent's console, once all have run.
 async fn said(engine: &TestEngine) -> Vec<String> {
     // The hooks of this checkpoint start them.
     engine.sf_checkpoint_parent().await.unwrap();
     let console = || engine.console(CloneId::PARENT);
-    until_true("the examples have run", LONG, async || console().contains("sf-example: all have run")).await;
+    // A JVM starts in five machines that are emulated.
+    until_true("the examples have run", 4 * LONG, async || console().contains("sf-example: all have run"))
+        .await;
     console().lines().map(|line| line.trim().to_owned()).collect()
 }
 
