@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scaler::yaml::{Entry, Section};
 
-use super::routes::header_name;
+use super::routes::{complain_of_twins, header_name};
 use crate::limit::{CountBy, Rate, RateLimitSettings};
 
 /// Clients that a limit remembers unless it is told otherwise: 3 MiB at most.
@@ -17,15 +17,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn read(section: &mut Section<'_>) -> Vec<RateLimitSettings> {
     const REMEDY: &str = "give a list of limits, e.g. [{by: client, requests: 50, per: 1s}]";
     let entries = section.list("rate_limits", REMEDY).optional().unwrap_or_default();
-    let limits: Vec<_> = entries.into_iter().filter_map(limit).collect();
-    for (index, limit) in limits.iter().enumerate() {
-        if limits[..index].iter().any(|other| other.name == limit.name) {
-            let problem = format!("`{}` is the name of another limit already", limit.name);
-            let remedy = "give each limit a name of its own";
-            section.complain(&format!("rate_limits[{index}].name"), problem, remedy);
-        }
-    }
-    limits
+    let entries = entries.into_iter().enumerate();
+    let limits: Vec<_> = entries.filter_map(|(index, entry)| Some((index, limit(entry)?))).collect();
+    let names: Vec<_> = limits.iter().map(|(index, limit)| (*index, limit.name.as_str())).collect();
+    complain_of_twins(section, "rate_limits", "limit", &names);
+    limits.into_iter().map(|(_, limit)| limit).collect()
 }
 
 fn limit(entry: Entry<'_>) -> Option<RateLimitSettings> {

@@ -69,20 +69,33 @@ pub(super) struct Known<'a> {
 pub(super) fn read(root: &mut Section<'_>, known: &Known<'_>) -> Vec<RouteConfig> {
     let entries = root.list("routes", "give a list of routes, e.g. [{path: /api, pool: api}]").optional();
     let entries = entries.unwrap_or_default().into_iter().enumerate();
-    let routes: Vec<RouteConfig> =
-        entries.filter_map(|(index, entry)| entry.section(|section| route(section, index, known))).collect();
+    let read = |(index, entry): (usize, Entry<'_>)| {
+        Some((index, entry.section(|section| route(section, index, known))?))
+    };
+    let routes: Vec<(usize, RouteConfig)> = entries.filter_map(read).collect();
+    let names: Vec<_> = routes.iter().map(|(index, route)| (*index, route.name.as_str())).collect();
+    for (index, _) in names.iter().filter(|(_, name)| *name == FALLBACK) {
+        let problem = format!("`{FALLBACK}` is what stands for requests that no route is for");
+        root.complain(&format!("routes[{index}].name"), problem, "give the route another name");
+    }
+    complain_of_twins(root, "routes", "route", &names);
+    let routes: Vec<RouteConfig> = routes.into_iter().map(|(_, route)| route).collect();
     complain_of_lonely_pools(root, &routes, known);
-    for (index, route) in routes.iter().enumerate() {
-        if route.name == FALLBACK {
-            let problem = format!("`{FALLBACK}` is what stands for requests that no route is for");
-            root.complain(&format!("routes[{index}].name"), problem, "give the route another name");
-        }
-        if routes[..index].iter().any(|other| other.name == route.name) {
-            let problem = format!("`{}` is the name of another route already", route.name);
-            root.complain(&format!("routes[{index}].name"), problem, "give each route a name of its own");
+    routes
+}
+
+/// Complains about names in a list that are not one of a kind; they come with their places in the file.
+pub(super) fn complain_of_twins(section: &Section<'_>, list: &str, kind: &str, names: &[(usize, &str)]) {
+    for (place, (index, name)) in names.iter().enumerate() {
+        if names[..place].iter().any(|(_, other)| other == name) {
+            let problem = format!("`{name}` is the name of another {kind} already");
+            section.complain(
+                &format!("{list}[{index}].name"),
+                problem,
+                format!("give each {kind} a name of its own"),
+            );
         }
     }
-    routes
 }
 
 /// A pool that no request can get to is a mistake, and would be probed for nothing.

@@ -298,6 +298,8 @@ routes:
             "routes[3].request_headers.set.Host: `host` frames the message",
             "routes[3].request_headers.remove[0]: must be the name of a header field",
             "routes[4].rewrite.prefix: is given without `path`",
+            "routes[2].name: `api` is the name of another route already",
+            "backends: is missing, and so is `vm`",
         ],
     );
 }
@@ -497,6 +499,7 @@ routes:
             "rate_limits[2].by: must be one of everyone, client, header, got `everybody`",
             "rate_limits[2].requests: is missing",
             "rate_limits[4].header: and `by: header` need each other",
+            "rate_limits[4].name: `a` is the name of another limit already",
             "routes[0].rate_limits[0].requests: is missing",
             "routes[0].retries.share: must be at most 1, got 2",
             "routes[0].retries.per_second: must be at least 0, got -1",
