@@ -203,7 +203,7 @@ async fn a_limit_that_is_found_out_keeps_the_wait_out_of_the_backend() {
         let places = Arc::clone(&places);
         async move {
             let _place = places.acquire().await.unwrap();
-            tokio::time::sleep(SECOND / 100).await;
+            tokio::time::sleep(SECOND / 25).await;
             ok("hello")
         }
     })
@@ -213,12 +213,13 @@ async fn a_limit_that_is_found_out_keeps_the_wait_out_of_the_backend() {
     let limit = || pool.snapshot().all[0].limit().unwrap();
     assert_eq!(limit(), 2);
     let load = Load::start(front.listen()[0], 100);
-    eventually("it is known what is quick", || limit() > 10).await;
-    eventually("what waits does not wait in the backend", || (4..=12).contains(&limit())).await;
+    eventually("it is known what is quick", || limit() > 16).await;
+    // It settles at 11 where answers take as long as the backend does; on a busy machine they take longer.
+    eventually("what waits does not wait in the backend", || (4..=16).contains(&limit())).await;
     assert!(pool.queued() > 50, "{} wait", pool.queued());
     let series = format!("flurry_backend_max_in_flight{{pool=\"default\",backend=\"{}\"}}", backend.address);
     let shown = metric(&front, &series).await;
-    assert!((2.0..=12.0).contains(&shown), "{shown}");
+    assert!((2.0..=20.0).contains(&shown), "{shown}");
     let outcome = load.stop().await;
     assert!(outcome.failures.is_empty() && outcome.answered > 100, "{outcome:?}");
 }
