@@ -18,4 +18,5 @@ pub mod server;
 pub mod simulate;
 mod sys;
 pub mod tier;
+mod timeline;
 pub mod tls;

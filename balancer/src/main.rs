@@ -28,6 +28,8 @@ enum Command {
     Status(cli::status::StatusArgs),
     /// Show what a running tier does, again and again.
     Top(cli::top::TopArgs),
+    /// Draw what a running tier did, as SVG.
+    Timeline(cli::timeline::TimelineArgs),
     /// Measure what forking costs on this machine.
     Bench(cli::bench::BenchArgs),
     /// Make guest images, and see what is in one.
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Check(args) => cli::check::main(&args),
         Command::Status(args) => cli::status::main(&args),
         Command::Top(args) => cli::top::main(&args),
+        Command::Timeline(args) => cli::timeline::main(&args),
         Command::Bench(args) => cli::bench::main(&args),
         Command::Image(args) => cli::image::main(args),
         Command::Policy(args) => cli::policy::main(&args),

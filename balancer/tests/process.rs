@@ -180,6 +180,29 @@ async fn status_shows_a_table_or_json_and_says_where_nobody_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_line_of_a_running_tier_is_drawn_to_a_file_or_it_is_said_why_not() {
+    let backend = Backend::text("hello").await;
+    let up = Up::start(backend.address, "");
+    let folder = tempfile::tempdir().unwrap();
+    let file = write_config(folder.path(), [up.listen, up.admin], backend.address, "");
+    let (config, picture) = (file.to_str().unwrap(), folder.path().join("tier.svg"));
+    let drawn = flurry(&["timeline", "-c", config, "--svg", picture.to_str().unwrap()]);
+    assert!(drawn.status.success() && drawn.stdout.is_empty(), "{drawn:?}");
+    let picture = std::fs::read_to_string(picture).unwrap();
+    let title = format!("{}; fixed backends", up.listen);
+    assert!(picture.contains("Tier tier") && picture.contains(&title), "{picture}");
+    let printed = flurry(&["timeline", "-c", config]);
+    assert!(text(&printed.stdout).starts_with("<svg "), "{printed:?}");
+    let nowhere = folder.path().join("missing/tier.svg");
+    let refused = flurry(&["timeline", "-c", config, "--svg", nowhere.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains(&format!("cannot write {}", nowhere.display())), "{refused:?}");
+    let nobody = flurry(&["timeline", "--admin", "127.0.0.1:9"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains("no admin listener at 127.0.0.1:9"), "{nobody:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_loses_no_request() {
     let backend = Backend::serve(|_| async {
         tokio::time::sleep(SECOND / 200).await;

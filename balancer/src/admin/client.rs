@@ -1,4 +1,4 @@
-//! Asks a running Flurry for its status document, and takes orders to it.
+//! Asks a running Flurry for its documents, and takes orders to it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,9 +8,10 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use super::status::Status;
+use super::status::{History, Status};
 use crate::front::Order;
 
 /// The longest time for a document.
@@ -34,7 +35,7 @@ pub enum FetchError {
     #[error("{0}")]
     Refused(String),
     /// The document is none.
-    #[error("{0} answered with no status document: {1}")]
+    #[error("{0} answered with no document of that kind: {1}")]
     Document(SocketAddr, #[source] serde_json::Error),
     /// It takes too long.
     #[error("the admin listener at {0} did not answer within {1:?}")]
@@ -46,8 +47,20 @@ pub enum FetchError {
 /// # Errors
 /// [`FetchError`], always with the address.
 pub async fn fetch_status(admin: SocketAddr) -> Result<Status, FetchError> {
+    fetch(admin, "/v1/status").await
+}
+
+/// Fetches what was in the last quarter of an hour.
+///
+/// # Errors
+/// [`FetchError`], always with the address.
+pub async fn fetch_history(admin: SocketAddr) -> Result<History, FetchError> {
+    fetch(admin, "/v1/history").await
+}
+
+async fn fetch<D: DeserializeOwned>(admin: SocketAddr, path: &'static str) -> Result<D, FetchError> {
     let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = http::Uri::from_static("/v1/status");
+    *request.uri_mut() = http::Uri::from_static(path);
     let (status, page) = ask(admin, request).await?;
     if status != StatusCode::OK {
         return Err(FetchError::Answer(admin, status));

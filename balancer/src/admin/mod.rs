@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use client::{FetchError, fetch_status, send_order};
+pub use client::{FetchError, fetch_history, fetch_status, send_order};
 pub use meter::Meter;
 pub use table::table;
 

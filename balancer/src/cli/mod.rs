@@ -8,6 +8,7 @@ pub mod replay;
 pub mod scale;
 pub mod simulate;
 pub mod status;
+pub mod timeline;
 pub mod top;
 pub mod up;
 

@@ -6,13 +6,14 @@ use super::super::summary::Summary;
 use super::super::view::duration;
 use super::super::watch::{Birth, Mark};
 use super::{BACKENDS, BIRTHS, DECISIONS, LATENCY, LOAD, Time};
-use crate::picture::{Axis, LEFT, Node, Panel, RIGHT, WIDTH, area, label, line, path, rect, steps, triangle};
+use crate::picture::{
+    Axis, LABEL_HEIGHT, LEFT, Node, Panel, Room, area, decision_marks, label, line, path, rect, steps,
+};
 
 /// Seconds are put together so that a curve has at most this many points.
 const MAX_POINTS: usize = 300;
-/// Room that a label needs to be readable, pixels.
+/// Width that a label needs to be readable, pixels.
 const LABEL_WIDTH: f64 = 44.0;
-const LABEL_HEIGHT: f64 = 12.0;
 
 /// Some seconds of a replay put together.
 struct Bin {
@@ -98,34 +99,10 @@ pub(super) fn backends(time: &Time, played: &Played) -> Node {
         .child(path("desired", &desired))
 }
 
-/// One mark per decision: up for grow, down for shrink, a faint line for hold.
+/// When the scaler decided what.
 pub(super) fn decisions(time: &Time, played: &Played) -> Node {
-    let (top, height) = DECISIONS;
-    let (middle, below) = (top + height / 2.0, top + height + 10.0);
-    let mut taken = Room::default();
-    let mut marks = Vec::new();
-    for mark in &played.watch.decisions {
-        let x = time.x(mark.at);
-        let shape = match mark.decision.action.as_str() {
-            "grow" => triangle("grow", x, middle, true),
-            "shrink" => triangle("shrink", x, middle, false),
-            _ => line("hold", (x, middle - 3.0), (x, middle + 3.0)),
-        };
-        marks.push(shape.title(&reason(mark)));
-        let change = i64::from(mark.decision.to) - i64::from(mark.decision.from);
-        let sign = if change > 0 { '+' } else { '\u{2212}' };
-        if change != 0 && taken.take(x, below, 20.0, LABEL_HEIGHT) {
-            marks.push(label("change", x, below, &format!("{sign}{}", change.abs())));
-        }
-    }
-    let name = label("axis", LEFT - 10.0, middle + 4.0, "decisions");
-    let base = line("grid", (LEFT, middle), (WIDTH - RIGHT, middle));
-    Node::group("decisions").child(name).child(base).children(marks)
-}
-
-fn reason(mark: &Mark) -> String {
-    let decision = &mark.decision;
-    format!("{:.1} s: {} {} to {}: {}", mark.at, decision.action, decision.from, decision.to, decision.reason)
+    let made = played.watch.decisions.iter().map(|Mark { at, decision }| (time.x(*at), *at, decision));
+    decision_marks(DECISIONS, made)
 }
 
 /// One mark per clone: when it was born, and how long it took to answer.
@@ -173,28 +150,6 @@ fn birth_mark((x, y): (f64, f64), bottom: f64, birth: &Birth, taken: &mut Room) 
         nodes.push(label("ms", x, y - 9.0, &duration(ms)));
     }
     nodes
-}
-
-/// Room that marks and labels have taken: middle, bottom, width, height.
-#[derive(Default)]
-struct Room(Vec<[f64; 4]>);
-
-impl Room {
-    fn occupy(&mut self, x: f64, bottom: f64, width: f64, height: f64) {
-        self.0.push([x, bottom, width, height]);
-    }
-
-    /// Takes room for a label unless something else is there.
-    fn take(&mut self, x: f64, bottom: f64, width: f64, height: f64) -> bool {
-        let free = self.0.iter().all(|[a, b, w, h]| {
-            let beside = (x - a).abs() >= (width + w) / 2.0;
-            beside || bottom <= b - h || *b <= bottom - height
-        });
-        if free {
-            self.occupy(x, bottom, width, height);
-        }
-        free
-    }
 }
 
 /// Median and 95th percentile of latency, on a log axis.
@@ -262,14 +217,5 @@ mod tests {
         assert_eq!(bins(&played).len(), 39);
         played.recorder.seconds[39].failed = 1;
         assert_eq!(bins(&played).len(), played.recorder.seconds.len());
-    }
-
-    #[test]
-    fn labels_that_would_overlap_are_left_out() {
-        let mut room = Room::default();
-        assert!(room.take(0.0, 12.0, 44.0, 12.0));
-        assert!(!room.take(20.0, 17.0, 44.0, 12.0));
-        assert!(room.take(20.0, 32.0, 44.0, 12.0));
-        assert!(room.take(50.0, 12.0, 44.0, 12.0));
     }
 }
