@@ -201,7 +201,7 @@ fn anatomy(status: &Status, forks: &[ForkStatus]) -> Node {
     let longest =
         forks.iter().map(|fork| fork.first_response_ms.unwrap_or(fork.joined_ms)).fold(1.0, f64::max);
     let axis = Axis::linear(longest, 10.0);
-    let x = |ms: f64| LEFT + 60.0 + axis.share(ms) * (WIDTH - LEFT - RIGHT - 160.0);
+    let x = |ms: f64| LEFT + 60.0 + axis.share(ms) * (WIDTH - LEFT - RIGHT - 200.0);
     let ticks = axis.ticks.iter().flat_map(|tick| {
         [
             line("grid", (x(*tick), FORKS), (x(*tick), FORKS + height)),
@@ -230,7 +230,7 @@ fn anatomy(status: &Status, forks: &[ForkStatus]) -> Node {
         Node::group("fork")
             .child(label("axis", LEFT + 50.0, top + 10.0, &format!("clone {}", fork.id)))
             .children(phases)
-            .child(label("end", WIDTH - RIGHT - 92.0, top + 10.0, &outcome(status, fork)))
+            .child(label("end", WIDTH - RIGHT - 124.0, top + 10.0, &outcome(status, fork)))
     });
     group.children(ticks).children(legend).children(rows)
 }
