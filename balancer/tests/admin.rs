@@ -191,5 +191,5 @@ async fn other_paths_and_methods_are_refused() {
 async fn what_is_no_admin_listener_is_said_to_be_none() {
     let backend = Backend::text("hello").await;
     let error = fetch_status(backend.address).await.unwrap_err().to_string();
-    assert!(error.contains("no status document"), "{error}");
+    assert!(error.contains("no document of that kind"), "{error}");
 }
