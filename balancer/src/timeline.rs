@@ -5,7 +5,7 @@
 //! title
 //! load       requests per second (line), failed (bars)
 //! backends   ready (area), desired (dashes), clones born (dots)
-//! decisions  one mark each, the reason as tooltip
+//! decisions  the newest 64, one mark each, the reason as tooltip
 //! latency    p50, p95 and p99, log axis
 //! forks      the last ones, a bar each on an axis of milliseconds; how warm the clone is
 //! ```
@@ -29,8 +29,10 @@ const ROW: f64 = 18.0;
 const MOST_FORKS: usize = 24;
 /// About how many labels a time axis has.
 const TIME_LABELS: f64 = 12.0;
-/// The colours of a fork's phases, for any reader.
-const PHASES: &str = "
+/// The phases of a fork, in their order; each has a class of the style sheet.
+const PHASES: [&str; 4] = ["seeded", "running", "joined", "answered"];
+/// What the style sheet of all pictures lacks.
+const PHASE_STYLE: &str = "
 .seeded{fill:#8250df;stroke:#8250df}
 .running{fill:#0969da;stroke:#0969da}
 .joined{fill:#0a7f8f;stroke:#0a7f8f}
@@ -55,7 +57,7 @@ pub(crate) fn draw(status: &Status, history: &History) -> String {
         anatomy(status, forks),
     ];
     let label = format!("Time line of the tier {}", status.tier.name);
-    Node::document(WIDTH, height, &label, &format!("{STYLE}{PHASES}"), nodes)
+    Node::document(WIDTH, height, &label, &format!("{STYLE}{PHASE_STYLE}"), nodes)
 }
 
 /// The time axis that the panels share: seconds since the process started.
@@ -212,27 +214,30 @@ fn anatomy(status: &Status, forks: &[ForkStatus]) -> Node {
     if forks.is_empty() {
         return group.child(label("note", LEFT + 10.0, FORKS + 12.0, "no clone was born"));
     }
-    let names = ["seeded", "running", "joined", "answered"];
-    let legend = names.iter().enumerate().flat_map(|(k, name)| {
+    let legend = PHASES.iter().enumerate().flat_map(|(k, phase)| {
         let left = WIDTH - RIGHT - 360.0 + 90.0 * k as f64;
-        [rect(name, left, FORKS - 21.0, 18.0, 9.0), label("phase", left + 24.0, FORKS - 12.0, name)]
+        [rect(phase, left, FORKS - 21.0, 18.0, 9.0), label("phase", left + 24.0, FORKS - 12.0, phase)]
     });
     let rows = forks.iter().enumerate().map(|(row, fork)| {
         let top = FORKS + ROW * row as f64 + 3.0;
-        let ends =
-            [Some(fork.seeded_ms), Some(fork.running_ms), Some(fork.joined_ms), fork.first_response_ms];
-        let starts = [0.0, fork.seeded_ms, fork.running_ms, fork.joined_ms];
-        let phases = names.iter().zip(starts).zip(ends).filter_map(|((name, start), end)| {
-            let end = end?;
-            let bar = rect(name, x(start), top, (x(end) - x(start)).max(0.5), ROW - 6.0);
-            Some(bar.title(&format!("{name} after {end:.1} ms")))
-        });
         Node::group("fork")
             .child(label("axis", LEFT + 50.0, top + 10.0, &format!("clone {}", fork.id)))
-            .children(phases)
+            .children(phases(fork, top, x))
             .child(label("end", WIDTH - RIGHT - 124.0, top + 10.0, &outcome(status, fork)))
     });
     group.children(ticks).children(legend).children(rows)
+}
+
+/// A bar for each phase that came to its end; `x` is where milliseconds are.
+fn phases(fork: &ForkStatus, top: f64, x: impl Fn(f64) -> f64) -> Vec<Node> {
+    let starts = [0.0, fork.seeded_ms, fork.running_ms, fork.joined_ms];
+    let ends = [Some(fork.seeded_ms), Some(fork.running_ms), Some(fork.joined_ms), fork.first_response_ms];
+    let bars = PHASES.iter().zip(starts).zip(ends).filter_map(|((phase, start), end)| {
+        let end = end?;
+        let bar = rect(phase, x(start), top, (x(end) - x(start)).max(0.5), ROW - 6.0);
+        Some(bar.title(&format!("{phase} after {end:.1} ms")))
+    });
+    bars.collect()
 }
 
 /// How long a fork took, and how much of its working set its clone has by now.

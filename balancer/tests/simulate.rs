@@ -188,3 +188,19 @@ fn what_nothing_simulates_is_left_out_and_named() {
     let said = text(&dated.stdout);
     assert!(said.contains("left out, for nothing simulates it: p99_latency, jobs\n"), "{said}");
 }
+
+#[test]
+fn the_benchmark_of_the_scaler_refuses_a_share_that_is_none_and_names_a_day_that_is_not_there() {
+    let bench = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flurry"));
+        command.args(["bench", "scaler"]).args(arguments).output().unwrap()
+    };
+    for share in ["0", "1.5", "NaN", "most"] {
+        let refused = bench(&["--utilisation", share]);
+        assert_eq!(refused.status.code(), Some(2), "{share}");
+        assert!(text(&refused.stderr).contains("above 0 and at most 1"), "{refused:?}");
+    }
+    let refused = bench(&["--trace", "/not/there.csv"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("/not/there.csv"), "{refused:?}");
+}

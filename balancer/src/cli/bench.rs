@@ -29,6 +29,9 @@ struct ScalerArgs {
     /// The recorded day, CSV.
     #[arg(long, value_name = "FILE", default_value = "deploy/traces/wc98-0630.csv")]
     trace: PathBuf,
+    /// Share of what a backend serves at once that the policy aims at, above 0, at most 1.
+    #[arg(long, value_name = "SHARE", default_value_t = simulate::UTILISATION, value_parser = share)]
+    utilisation: f64,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -65,13 +68,18 @@ pub fn main(args: &BenchArgs) -> ExitCode {
 }
 
 fn scaler(args: &ScalerArgs) -> ExitCode {
-    match simulate::bench_of(&args.trace) {
+    match simulate::bench_of(&args.trace, args.utilisation) {
         Ok(measured) => show(&measured, args.json),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(WRONG_INPUT)
         }
     }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "a number above 0 and at most 1 is needed, 0.78 for example".to_owned())
 }
 
 fn fork(args: &ForkArgs) -> ExitCode {

@@ -1,5 +1,6 @@
 //! The sub-commands of `flurry`.
 
+mod ask;
 pub mod bench;
 pub mod check;
 pub mod image;

@@ -1,16 +1,13 @@
 //! `flurry scale`: a size by hand, for a time, and back.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use scaler::Mode;
 
-use super::{FAILED, WRONG_INPUT};
-use crate::admin::send_order;
-use crate::config::Config;
+use super::ask::AdminArgs;
+use crate::admin::{FetchError, send_order};
 use crate::front::Order;
 
 /// Hold a running tier at a size, let its policy decide again, or pause it.
@@ -30,12 +27,8 @@ pub struct ScaleArgs {
     /// Act, only recommend, or do nothing at all.
     #[arg(long, value_enum)]
     mode: Option<ModeArg>,
-    /// Address of the admin listener.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900", conflicts_with = "config")]
-    admin: SocketAddr,
-    /// Take the address of the admin listener from this configuration.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,26 +52,9 @@ impl ScaleArgs {
 
 /// Runs the sub-command.
 pub fn main(args: &ScaleArgs) -> ExitCode {
-    let admin = match args.config.as_deref().map(Config::load).transpose() {
-        Ok(config) => config.map_or(args.admin, |config| config.admin),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG_INPUT);
-        }
-    };
-    match send(admin, args.order()) {
-        Ok(said) => {
-            print!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("flurry scale: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-fn send(admin: SocketAddr, order: Order) -> Result<String, Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(send_order(admin, order))?)
+    args.admin.ask("scale", async |admin| {
+        let said = send_order(admin, args.order()).await?;
+        print!("{said}");
+        Ok::<_, FetchError>(())
+    })
 }

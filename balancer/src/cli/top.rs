@@ -1,20 +1,19 @@
 //! `flurry top`: what a running tier does, again and again, with the last minutes of its load.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::time::MissedTickBehavior;
 
-use super::{FAILED, WRONG_INPUT};
+use super::ask::AdminArgs;
 use crate::admin::status::Status;
 use crate::admin::{FetchError, fetch_status, table};
-use crate::config::Config;
 
 /// Frames that the curves go back.
 const WIDTH: usize = 60;
@@ -24,12 +23,8 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// Show what a running Flurry does, again and again, until Ctrl-C.
 #[derive(Debug, Args)]
 pub struct TopArgs {
-    /// Address of the admin listener.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900", conflicts_with = "config")]
-    admin: SocketAddr,
-    /// Take the address of the admin listener from this configuration.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Time between two frames.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     every: Duration,
@@ -40,43 +35,27 @@ pub struct TopArgs {
 
 /// Runs the sub-command: 1 if nobody answers at first, 2 for a wrong configuration.
 pub fn main(args: &TopArgs) -> ExitCode {
-    let admin = match args.config.as_deref().map(Config::load).transpose() {
-        Ok(config) => config.map_or(args.admin, |config| config.admin),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG_INPUT);
-        }
-    };
-    match show(args, admin) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("flurry top: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+    args.admin.ask("top", async |admin| show(args, admin).await)
 }
 
-fn show(args: &TopArgs, admin: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+async fn show(args: &TopArgs, admin: SocketAddr) -> Result<(), Box<dyn Error>> {
     let (mut past, mut out) = (Past::default(), io::stdout());
     // Home and clear; a file or a pipe gets one frame after the other.
     let clear = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-    runtime.block_on(async {
-        let mut ticks = tokio::time::interval(args.every.max(Duration::from_millis(100)));
-        // After a time without an answer frames do not come in a heap.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for shown in 0..args.count.unwrap_or(u64::MAX) {
-            ticks.tick().await;
-            let frame = match fetch_status(admin).await {
-                Ok(status) => past.frame(&status),
-                Err(error) if shown == 0 => return Err(error.into()),
-                Err(error) => past.missed(&error),
-            };
-            write!(out, "{clear}{frame}")?;
-            out.flush()?;
-        }
-        Ok(())
-    })
+    let mut ticks = tokio::time::interval(args.every.max(Duration::from_millis(100)));
+    // After a time without an answer frames do not come in a heap.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for shown in 0..args.count.unwrap_or(u64::MAX) {
+        ticks.tick().await;
+        let frame = match fetch_status(admin).await {
+            Ok(status) => past.frame(&status),
+            Err(error) if shown == 0 => return Err(error.into()),
+            Err(error) => past.missed(&error),
+        };
+        write!(out, "{clear}{frame}")?;
+        out.flush()?;
+    }
+    Ok(())
 }
 
 /// The last frames.

@@ -22,10 +22,11 @@ const CLONE_TIME: Duration = Policy::ASSUMED_CLONE_TIME;
 /// What each further clone of the same order adds, for they share the host: assumed, and
 /// measured nowhere.
 const CLONE_TIME_EACH: Duration = Duration::from_millis(100);
-/// Requests that a backend serves at once, and the share of them that the policy aims at. Whoever
-/// aims at this share takes at least its inverse of what perfect foresight would.
+/// Requests that a backend serves at once.
 const SLOTS: f64 = 4.0;
-const UTILISATION: f64 = 0.78;
+/// The share of them that the policy aims at, unless another is asked for. Whoever aims at it takes
+/// at least its inverse of what perfect foresight would.
+pub(crate) const UTILISATION: f64 = 0.78;
 const SERVICE_TIME: Duration = Duration::from_millis(100);
 const OBJECTIVE: Duration = Duration::from_millis(500);
 const COLD_START: Duration = Duration::from_secs(10);
@@ -41,15 +42,16 @@ const LEAST_VIOLATION: f64 = 1.0;
 ///
 /// # Errors
 /// The trace holds loads that cannot be simulated.
-pub(super) fn bench(day: &Trace) -> Result<Vec<Measurement>, Complaints> {
+pub(super) fn bench(day: &Trace, utilisation: f64) -> Result<Vec<Measurement>, Complaints> {
+    let policy = policy(utilisation);
     let began = Instant::now();
-    let recorded = simulate(&policy(), day, &params())?;
+    let recorded = simulate(&policy, day, &params())?;
     let took = began.elapsed().as_secs_f64() * 86_400.0 / recorded.seconds;
     let step = step()?;
-    let leap = simulate(&policy(), &step, &params())?;
+    let leap = simulate(&policy, &step, &params())?;
     Ok(vec![
-        against_kpa("recorded day", &recorded, day)?,
-        against_kpa("x10 in 1 s", &leap, &step)?,
+        against_kpa("recorded day", &policy, &recorded, day)?,
+        against_kpa("x10 in 1 s", &policy, &leap, &step)?,
         Measurement::lower("SLO violation, x10 in 1 s", leap.slo_violation_seconds, "s"),
         Measurement::lower("clone-hours, recorded day", recorded.clone_hours / recorded.foresight_hours, "x")
             .goals(1.3, 1.1)
@@ -62,9 +64,9 @@ pub(super) fn bench(day: &Trace) -> Result<Vec<Measurement>, Complaints> {
     ])
 }
 
-fn policy() -> Policy {
+fn policy(utilisation: f64) -> Policy {
     let mut policy = Policy { max: 200, surge: 200, ..Policy::defaults_for(CLONE_TIME) };
-    policy.targets.concurrency = Some(SLOTS * UTILISATION);
+    policy.targets.concurrency = Some(SLOTS * utilisation);
     policy
 }
 
@@ -94,8 +96,13 @@ fn step() -> Result<Trace, Complaints> {
 }
 
 /// Time over the objective as a share of that of Knative's autoscaler at the same cost.
-fn against_kpa(load: &str, ours: &SimReport, trace: &Trace) -> Result<Measurement, Complaints> {
-    let kpa = simulate_rival_at(ours.clone_hours, &Rival::KPA, &policy(), trace, &params())?;
+fn against_kpa(
+    load: &str,
+    policy: &Policy,
+    ours: &SimReport,
+    trace: &Trace,
+) -> Result<Measurement, Complaints> {
+    let kpa = simulate_rival_at(ours.clone_hours, &Rival::KPA, policy, trace, &params())?;
     let (violated, theirs) = (ours.slo_violation_seconds, kpa.slo_violation_seconds);
     let what = format!("SLO-violation time, {load}, {:.1} clone-hours", ours.clone_hours);
     let figure = if theirs < LEAST_VIOLATION {
@@ -145,7 +152,7 @@ fn large() -> f64 {
 
 /// A scaler with three targets and half a minute of load.
 fn watched(clones: u32) -> Option<Scaler> {
-    let mut policy = Policy { max: clones, ..policy() };
+    let mut policy = Policy { max: clones, ..policy(UTILISATION) };
     policy.targets.requests_per_second = Some(200.0);
     policy.targets.p95_latency = Some(Duration::from_millis(100));
     let mut scaler = Scaler::new(policy).ok()?;
@@ -198,7 +205,7 @@ mod tests {
     #[test]
     fn the_simulated_loads_reach_their_goals() {
         let day = include_str!("../../../deploy/traces/wc98-0630.csv");
-        let figures = bench(&Trace::parse_csv(day).unwrap()).unwrap();
+        let figures = bench(&Trace::parse_csv(day).unwrap(), UTILISATION).unwrap();
         // Times depend on the machine; what is simulated does not.
         let simulated = figures.iter().filter(|figure| !["ms", "s"].contains(&figure.unit));
         let simulated: Vec<_> = simulated.filter(|figure| figure.must.is_some()).collect();

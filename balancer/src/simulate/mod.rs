@@ -20,6 +20,8 @@ use scaler::{DECIDE_EVERY, Origin, Policy, Signal};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Config, ConfigError};
+pub(crate) use bench::UTILISATION;
+
 use crate::tier::bench::Measurement;
 
 pub use picture::draw;
@@ -170,8 +172,8 @@ fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Er
 ///
 /// # Errors
 /// The trace cannot be read or simulated.
-pub fn bench_of(day: &Path) -> Result<Vec<Measurement>, SimulateError> {
-    bench::bench(&read_trace(day)?).map_err(SimulateError::Options)
+pub fn bench_of(day: &Path, utilisation: f64) -> Result<Vec<Measurement>, SimulateError> {
+    bench::bench(&read_trace(day)?, utilisation).map_err(SimulateError::Options)
 }
 
 /// Simulates as asked.
