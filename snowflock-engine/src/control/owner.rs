@@ -77,13 +77,15 @@ pub(super) enum Event {
     /// What clones of a checkpoint touched until the first of them was ready.
     Recorded(Vec<PageIndex>),
     VmEnded(CloneId),
+    /// Pages that clones of this checkpoint wait for do not come any more, for this reason.
+    Starved(CheckpointId, String),
     Departed(CloneId),
 }
 
 impl Event {
     /// Whether this is the one event with which a worker ends.
     fn ends_worker(&self) -> bool {
-        !matches!(self, Self::Command(_) | Self::Progress(..) | Self::VmEnded(_))
+        !matches!(self, Self::Command(_) | Self::Progress(..) | Self::VmEnded(_) | Self::Starved(..))
     }
 }
 
@@ -143,6 +145,7 @@ pub(super) struct Owner {
     working_set: Option<Arc<[PageIndex]>>,
     /// Checkpoints whose memtaps do not record any more what is touched.
     recorded: BTreeSet<CheckpointId>,
+    starved_total: u64,
     number: u64,
     answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Workers under way; each ends with one event. And those among them that end a VM.
@@ -184,6 +187,7 @@ impl Owner {
             history: History::default(),
             working_set: None,
             recorded: BTreeSet::new(),
+            starved_total: 0,
             number: 0,
             answers: Vec::new(),
             workers: 0,
@@ -241,6 +245,7 @@ impl Owner {
             Event::Born(id, result) => self.born(id, *result),
             Event::Recorded(pages) => drop(self.working_set.get_or_insert(pages.into())),
             Event::VmEnded(id) => self.vm_ended(id),
+            Event::Starved(checkpoint, why) => self.starved(checkpoint, &why),
             Event::Departed(id) => self.departed(id),
         }
     }
@@ -579,6 +584,7 @@ impl Owner {
             pauses: self.history.pauses(),
             forks: self.history.forks(),
             forks_total: self.history.forks_total(),
+            starved_total: self.starved_total,
             memserver: self.memserver.clone(),
             working_set: self.working_set.clone(),
         };

@@ -8,6 +8,7 @@
 //! - [`freezer`]: keeps it so while the VM goes on (the memserver's half)
 //! - [`pager`]: gives clones the pages that they miss (memtap's half)
 //! - [`fetching`]: pages that another host has; [`layers`]: its frozen disk
+//! - [`supply`]: whether missing pages still come
 //! - [`protocol`], [`remote`]: how the engine talks to both processes
 //! - [`mod@bench`]: what a fault costs a guest
 
@@ -23,6 +24,7 @@ pub mod protocol;
 pub mod remote;
 pub mod server;
 mod serving;
+pub mod supply;
 
 use serde::{Deserialize, Serialize};
 

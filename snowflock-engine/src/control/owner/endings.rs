@@ -12,8 +12,9 @@ use super::super::birth::Guest;
 use super::super::checkpoint::Checkpoint;
 use super::super::ledger::Ledger;
 use super::super::lifecycle::LifeState;
+use super::super::supply::is_complete;
 use super::super::ticket::TicketId;
-use super::{Ended, Event, Fallible, Owner, Reply, workers};
+use super::{Ended, Event, Fallible, Owner, Record, Reply, workers};
 use crate::hypervisor::Shell;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::CloneId;
@@ -120,10 +121,12 @@ impl Owner {
             None => self.memserver.clone(),
         };
         let own: Vec<_> = self.checkpoints.values().filter(|c| c.of == id).map(Arc::clone).collect();
+        // The memory of one that has failed cannot be read, or never to its end.
+        let reads = self.vms.get(&id).is_some_and(|r| !matches!(r.view.state, LifeState::Failed(_)));
         let asked = self.vms.get(&id).is_some_and(|r| r.view.state == LifeState::Retiring);
         let hook_limit = asked.then_some(self.hook_limit);
         let started = self.work("end", move |host| {
-            workers::end(host, id, left, hook_limit, server, &own);
+            workers::end(host, id, left, hook_limit, server, (&own, reads));
             Event::Departed(id)
         });
         match started {
@@ -155,6 +158,24 @@ impl Owner {
         if record.guest.is_some() {
             tracing::error!(vm = %id, "its VM has ended by itself");
             self.step(id, LifeState::Failed("its VM has ended by itself".into()));
+            self.end(id);
+        }
+    }
+
+    /// Clones of a checkpoint whose pages stop coming fail, before they hang whoever asks them for anything;
+    /// unless they have all pages already.
+    pub(super) fn starved(&mut self, checkpoint: CheckpointId, why: &str) {
+        let image = self.checkpoints.get(&checkpoint).map(|it| it.image.present());
+        if image.is_none_or(is_complete) {
+            return;
+        }
+        let lives =
+            |r: &&Record| r.view.checkpoint == Some(checkpoint) && r.view.state.is_alive() && !r.departing;
+        let victims: Vec<CloneId> = self.vms.values().filter(lives).map(|r| r.view.id).collect();
+        for id in victims {
+            tracing::error!(vm = %id, checkpoint = checkpoint.0, why, "its pages stop coming");
+            self.step(id, LifeState::Failed(format!("its pages stop coming: {why}")));
+            self.starved_total += 1;
             self.end(id);
         }
     }
