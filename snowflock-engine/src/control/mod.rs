@@ -105,6 +105,8 @@ pub struct BetweenHosts {
     pub group: SocketAddrV4,
     /// Whether the parent is here, and with it the gateway of the private network.
     pub parent: bool,
+    /// Whether all memory of copied checkpoints is fetched in the end, beside what clones touch.
+    pub fill: bool,
 }
 
 impl BetweenHosts {

@@ -47,13 +47,13 @@ pub(super) fn watch(view: watch::Receiver<Arc<View>>, tell: Sender<Event>) -> st
 fn in_need(view: &View) -> Vec<(CheckpointId, Weak<MemoryServer>)> {
     let has_clones =
         |id| view.clones.iter().any(|clone| clone.checkpoint == Some(id) && clone.state.is_alive());
-    let needy = view.checkpoints.iter().filter(|it| has_clones(it.id) && !is_complete(it.image.present()));
+    let needy = view.checkpoints.iter().filter(|it| has_clones(it.id) && !is_whole(it.image.present()));
     needy.map(|it| (it.id, Arc::downgrade(&it.memtap))).collect()
 }
 
-/// Whether clones need no source any more.
-pub(super) fn is_complete(present: &PageBitmap) -> bool {
-    present.absent().next().is_none()
+/// Whether clones need neither source nor memtap any more. Zeros that are only known are given by a memtap.
+fn is_whole(present: &PageBitmap) -> bool {
+    present.count() == present.pages()
 }
 
 /// Since when memtaps cannot be asked.

@@ -285,7 +285,7 @@ impl Checkpoint {
             sender: from.sender,
             group: from.group,
             interface: between.address,
-            fills: false,
+            fills: between.fill,
         };
         let served = RemoteView { image: image.duplicate()?, disk: disk.duplicate()?, from: fetch };
         let memtap = MemoryServer::start_remote(host.programs.memtap.clone(), host.folder.clone(), served)?;

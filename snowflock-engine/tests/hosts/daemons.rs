@@ -25,6 +25,8 @@ const LONG: Duration = Duration::from_secs(120);
 pub(crate) struct Plan {
     pub(crate) parent: bool,
     pub(crate) max_clones: u32,
+    /// Whether it fetches all of memory in the end.
+    pub(crate) fill: bool,
 }
 
 /// What runs the virtual machines, as configurations have it.
@@ -47,7 +49,7 @@ impl Cluster {
     /// With so many hosts, all of which are up.
     pub(crate) fn start(hosts: usize) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let plans = vec![Plan { parent: true, max_clones: 4 }; hosts];
+        let plans = vec![Plan { parent: true, max_clones: 4, fill: false }; hosts];
         let mut cluster = Self::new(address, None, plans, PLAIN.to_owned());
         cluster.start_all();
         cluster.sees("all hosts are up", |view| up(view) == hosts);
@@ -118,11 +120,13 @@ impl Cluster {
     }
 
     pub(crate) fn start_host(&mut self, host: usize) {
-        let Plan { parent, max_clones } = self.plans[host];
+        let Plan { parent, max_clones, fill } = self.plans[host];
         // Machines of their own have one parent, and one network for all its clones.
         let (place, between) = match &self.machines {
             None => (host as u32, String::new()),
-            Some(_) => (0, format!("between_hosts: {{address: {}}}\n", Machines::address(host))),
+            Some(_) => {
+                (0, format!("between_hosts: {{address: {}, fill: {fill}}}\n", Machines::address(host)))
+            }
         };
         let (network, driver) = (self.network(place), &self.driver);
         let vm = format!(
@@ -209,6 +213,30 @@ impl Cluster {
         }
     }
 
+    /// What it takes to run `tc`, `nft` or `ip` on a machine.
+    pub(crate) fn on_machine(&self, host: usize, words: &[&str]) {
+        self.machines.as_ref().unwrap().run(host, words);
+    }
+
+    /// Unplugs a machine, or plugs it in again.
+    pub(crate) fn plug(&self, host: usize, plugged: bool) {
+        self.machines.as_ref().unwrap().plug(host, plugged);
+    }
+
+    /// Makes pages from and to a host get lost, or come again. The line to SFMD stays.
+    pub(crate) fn lose_pages(&self, host: usize, lost: bool) {
+        if !lost {
+            return self.on_machine(host, &["nft", "delete", "table", "ip", "lost"]);
+        }
+        self.on_machine(host, &["nft", "add", "table", "ip", "lost"]);
+        for hook in ["input", "output"] {
+            let chain = format!("{{ type filter hook {hook} priority 0; }}");
+            self.on_machine(host, &["nft", "add", "chain", "ip", "lost", hook, &chain]);
+            let rule = ["nft", "add", "rule", "ip", "lost", hook, "meta", "l4proto", "udp", "drop"];
+            self.on_machine(host, &rule);
+        }
+    }
+
     /// Kills SFMD without warning.
     pub(crate) fn kill_sfmd(&mut self) {
         end(self.sfmd.take().unwrap(), Signal::SIGKILL);
@@ -289,4 +317,14 @@ pub(crate) fn up(view: &Value) -> usize {
 /// Clones in this state.
 pub(crate) fn clones(view: &Value, state: &str) -> usize {
     view["clones"].as_array().into_iter().flatten().filter(|clone| clone["state"] == state).count()
+}
+
+/// Clones that have failed.
+pub(crate) fn failed(view: &Value) -> usize {
+    view["clones"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|clone| clone["state"]["failed"].is_string())
+        .count()
 }

@@ -73,6 +73,17 @@ impl Machines {
         self.machines.push(machine);
     }
 
+    /// Runs something that changes a machine.
+    pub(crate) fn run(&self, host: usize, words: &[&str]) {
+        self.machines[host].run(words);
+    }
+
+    /// Unplugs a machine, or plugs it in again.
+    pub(crate) fn plug(&self, host: usize, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        self.switch.run(&["ip", "link", "set", &format!("p{host}"), state]);
+    }
+
     pub(crate) fn address(host: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 9, 0, host as u8 + 1)
     }

@@ -8,3 +8,4 @@ mod ends;
 mod guests;
 mod life;
 mod machines;
+mod outages;

@@ -12,7 +12,6 @@ use super::super::birth::Guest;
 use super::super::checkpoint::Checkpoint;
 use super::super::ledger::Ledger;
 use super::super::lifecycle::LifeState;
-use super::super::supply::is_complete;
 use super::super::ticket::TicketId;
 use super::{Ended, Event, Fallible, Owner, Record, Reply, workers};
 use crate::hypervisor::Shell;
@@ -36,7 +35,7 @@ pub(super) enum Left {
 impl Owner {
     pub(super) fn exit(&mut self, id: CloneId, reply: Reply<()>) {
         let Some(record) = self.vms.get_mut(&id) else { return self.answer(reply, ()) };
-        match (record.view.state.is_alive(), record.departing) {
+        match (record.view.state.is_alive(), record.departing || record.doomed) {
             // It has failed before, or ended; what is left of it is being cleared away.
             (false, true) => record.waiting_for_end.push(reply),
             (false, false) => self.answer(reply, ()),
@@ -121,7 +120,7 @@ impl Owner {
             None => self.memserver.clone(),
         };
         let own: Vec<_> = self.checkpoints.values().filter(|c| c.of == id).map(Arc::clone).collect();
-        // The memory of one that has failed cannot be read, or never to its end.
+        // The memory of one that has failed cannot be read, or not to its end.
         let reads = self.vms.get(&id).is_some_and(|r| !matches!(r.view.state, LifeState::Failed(_)));
         let asked = self.vms.get(&id).is_some_and(|r| r.view.state == LifeState::Retiring);
         let hook_limit = asked.then_some(self.hook_limit);
@@ -139,7 +138,7 @@ impl Owner {
         self.step(id, LifeState::Gone);
         let Some(record) = self.vms.get_mut(&id) else { return };
         record.view.memory = None;
-        record.departing = false;
+        (record.departing, record.doomed) = (false, false);
         for reply in std::mem::take(&mut record.waiting_for_end) {
             self.answer(reply, ());
         }
@@ -162,13 +161,8 @@ impl Owner {
         }
     }
 
-    /// Clones of a checkpoint whose pages stop coming fail, before they hang whoever asks them for anything;
-    /// unless they have all pages already.
+    /// Clones of a checkpoint whose pages stop coming fail, before they hang whoever asks them for anything.
     pub(super) fn starved(&mut self, checkpoint: CheckpointId, why: &str) {
-        let image = self.checkpoints.get(&checkpoint).map(|it| it.image.present());
-        if image.is_none_or(is_complete) {
-            return;
-        }
         let lives =
             |r: &&Record| r.view.checkpoint == Some(checkpoint) && r.view.state.is_alive() && !r.departing;
         let victims: Vec<CloneId> = self.vms.values().filter(lives).map(|r| r.view.id).collect();

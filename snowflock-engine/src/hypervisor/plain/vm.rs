@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Plain;
 use super::protocol::{AGENT_FD, Answer, CONTROL_FD, Control, RAM_FD, Registers, SHIM_SOCKET, hear, say};
+use super::{DISK_FILE, Plain};
 use crate::descriptor::DiskLayer;
 use crate::hypervisor::qemu::shim::ShimAccess;
 use crate::hypervisor::{FrozenDisk, HypervisorError, MemoryAccess, Place, Seed, Shell, Vm};
@@ -165,7 +165,12 @@ impl Vm for PlainVm {
 
     fn freeze_disk(&mut self) -> Result<FrozenDisk, HypervisorError> {
         let newest = self.place.folder.join(format!("layer-{}", self.layers));
-        File::create(&newest).map_err(|source| HypervisorError::System {
+        let disk = self.place.folder.join(DISK_FILE);
+        let made = match disk.exists() {
+            true => std::fs::rename(disk, &newest),
+            false => File::create(&newest).map(drop),
+        };
+        made.map_err(|source| HypervisorError::System {
             what: format!("create the disk layer {}", newest.display()),
             source,
         })?;
