@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -145,6 +146,8 @@ pub(super) struct Owner {
     working_set: Option<Arc<[PageIndex]>>,
     /// Checkpoints whose memtaps do not record any more what is touched.
     recorded: BTreeSet<CheckpointId>,
+    /// Disk layers of VMs that only checkpoints may still need.
+    shed: BTreeSet<PathBuf>,
     starved_total: u64,
     number: u64,
     answers: Vec<Box<dyn FnOnce() + Send>>,
@@ -187,6 +190,7 @@ impl Owner {
             history: History::default(),
             working_set: None,
             recorded: BTreeSet::new(),
+            shed: BTreeSet::new(),
             starved_total: 0,
             number: 0,
             answers: Vec::new(),
@@ -220,6 +224,7 @@ impl Owner {
             }
             self.start_shells();
             self.end_old_checkpoints();
+            self.remove_shed_layers();
             self.publish();
             self.answers.drain(..).for_each(|send| send());
         }
@@ -378,6 +383,7 @@ impl Owner {
 
     fn add_checkpoint(&mut self, checkpoint: Checkpoint) -> CheckpointId {
         let id = checkpoint.id;
+        self.shed.extend(checkpoint.shed.iter().cloned());
         self.checkpoints.insert(id, Arc::new(checkpoint));
         if self.working_set.is_some() {
             self.end_record(id);

@@ -313,6 +313,7 @@ impl Checkpoint {
             keeper: None,
             distributed: None,
             folder: Some(folder.to_owned()),
+            shed: Vec::new(),
         })
     }
 }

@@ -186,9 +186,20 @@ impl Cluster {
 
     /// Runs `sf`.
     pub(crate) fn sf(&self, arguments: &[&str]) -> Output {
+        self.sf_command(arguments).output().unwrap()
+    }
+
+    fn sf_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.on(0, env!("CARGO_BIN_EXE_sf"));
         command.args(["--sfmd", &self.address.to_string(), "--within", "30", "--certificates"]);
-        command.arg(self.path("certificates")).args(arguments).output().unwrap()
+        command.arg(self.path("certificates")).args(arguments);
+        command
+    }
+
+    /// Starts `sf`, which answers as JSON, and goes on.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = self.sf_command(&[&["--json"], arguments].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Runs `sf`, which must do what it is told, and reads its answer.
@@ -249,26 +260,42 @@ impl Cluster {
 
     /// A vCPU of a VM of plain memory: of `parent`, or of a clone.
     pub(crate) fn vcpu(&self, host: usize, vm: &str) -> Vcpu {
-        Vcpu::connect(&self.state_of(host).join(vm)).unwrap()
+        self.try_vcpu(host, vm).unwrap()
+    }
+
+    /// The same of a VM that may have ended.
+    pub(crate) fn try_vcpu(&self, host: usize, vm: &str) -> std::io::Result<Vcpu> {
+        Vcpu::connect(&self.state_of(host).join(vm))
     }
 
     /// Kills the processes of a program on a host without warning; there must be one at least.
     pub(crate) fn kill_program(&self, host: usize, program: &str) {
+        assert!(self.kill_any(host, program) > 0, "no {program} runs on h{host}{}", self.logs());
+    }
+
+    /// Kills those that there are, and says how many there were.
+    pub(crate) fn kill_any(&self, host: usize, program: &str) -> usize {
         let runs = |pid: u32| {
             let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             path.file_name().is_some_and(|name| name == program)
         };
         let mut processes = owned_by(&self.state_of(host));
         processes.retain(|process| runs(process.pid));
-        assert!(!processes.is_empty(), "no {program} runs on h{host}{}", self.logs());
-        for process in processes {
-            kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL).unwrap();
+        for process in &processes {
+            // It may be on its way out by itself.
+            let _ = kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL);
         }
+        processes.len()
     }
 
     /// Processes of a host's VMs.
     pub(crate) fn processes(&self, host: usize) -> usize {
         owned_by(&self.state_of(host)).len()
+    }
+
+    /// Whether a host has anything of a VM.
+    pub(crate) fn has(&self, host: usize, vm: &str) -> bool {
+        self.state_of(host).join(vm).exists()
     }
 
     fn logs(&self) -> String {

@@ -6,6 +6,7 @@ mod across;
 mod daemons;
 mod ends;
 mod guests;
+mod kills;
 mod life;
 mod machines;
 mod outages;

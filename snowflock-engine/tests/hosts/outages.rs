@@ -58,3 +58,37 @@ fn pages_that_are_away_for_less_than_the_limit_cost_a_pause_only() {
     assert_eq!(described(&cluster, &born[0].0)["state"], "joined");
     cluster.clear();
 }
+
+#[test]
+fn a_host_that_is_cut_off_for_a_while_keeps_its_clones_and_for_longer_than_its_lease_ends_them() {
+    let cluster = Cluster::across(&[HOME, AWAY, AWAY]);
+    let (number, born) = ticket(&cluster, 2);
+    let from = checkpoint(&cluster);
+    cluster.ask(&["create-clones", &number, &from]);
+    born.iter().for_each(|clone| assert_right(&cluster, clone));
+    let on = |host| born.iter().find(|clone| clone.1 == host).expect("one on each");
+    let (cut, other) = (on(1), on(2));
+
+    cluster.plug(1, false);
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.plug(1, true);
+    assert_eq!(described(&cluster, &cut.0)["state"], "joined");
+    assert_right(&cluster, cut);
+
+    cluster.plug(1, false);
+    cluster.sees("it is given up", |view| view["hosts"][1]["state"] == "lost");
+    assert!(described(&cluster, &cut.0)["state"]["failed"].is_string());
+    // Others may have its place, under IDs of their own.
+    let (more, next) = ticket(&cluster, 3);
+    let made = cluster.ask(&["create-clones", &more, &from]);
+    assert_eq!(made["joined"].as_array().unwrap().len(), 3, "{made}");
+    assert!(next.iter().all(|clone| clone.1 == 2 && clone.0 != cut.0), "{next:?}");
+
+    cluster.plug(1, true);
+    cluster.sees("it is back", |view| view["hosts"][1]["state"] == "up");
+    // It has ended what it was taken for dead with, before it may have anything new.
+    assert!(!cluster.has(1, &cut.0), "{} has two owners", cut.0);
+    assert_right(&cluster, other);
+    next.iter().for_each(|clone| assert_right(&cluster, clone));
+    cluster.clear();
+}

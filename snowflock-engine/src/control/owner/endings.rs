@@ -212,6 +212,19 @@ impl Owner {
         }
     }
 
+    /// Removes disk layers that no VM and no checkpoint looks through any more.
+    pub(super) fn remove_shed_layers(&mut self) {
+        let checkpoints = &self.checkpoints;
+        self.shed.retain(|path| {
+            let mut layers = checkpoints.values().flat_map(|it| &it.disk.layers);
+            let needed = layers.any(|layer| layer.path == *path);
+            if !needed && let Err(error) = std::fs::remove_file(path) {
+                tracing::debug!(%error, path = %path.display(), "a disk layer went with its VM");
+            }
+            needed
+        });
+    }
+
     /// Lets the hooks of all clones run, at once.
     fn say_farewell(&mut self) {
         let limit = self.hook_limit;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +158,10 @@ impl Vm for PlainVm {
 
     fn prepare_pause(&mut self) -> Result<(), HypervisorError> {
         Ok(())
+    }
+
+    fn tidy_disk(&mut self) -> Result<Vec<PathBuf>, HypervisorError> {
+        Ok(Vec::new())
     }
 
     fn pause(&mut self) -> Result<(), HypervisorError> {
