@@ -56,6 +56,7 @@ fn fork(cluster: &mut Cluster, phase: Phase, kill: impl Fn(&mut Cluster)) -> End
     at(cluster, Phase::Birth);
     let created = creating.wait_with_output().unwrap();
     let made: serde_json::Value = serde_json::from_slice(&created.stdout).unwrap_or_default();
+    println!("{phase:?}: {made} {}", String::from_utf8_lossy(&created.stderr));
     at(cluster, Phase::Joined);
     let joined = made["joined"].as_array().is_some_and(|joined| joined.len() == 1);
     let vcpu = cluster.try_vcpu(born[0].1, &born[0].0).ok().filter(|_| joined);
