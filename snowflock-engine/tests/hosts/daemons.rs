@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use snowflock_engine::hypervisor::plain::Vcpu;
+use snowflock_engine::hypervisor::plain::{DISK_FILE, Vcpu};
 use snowflock_engine::sys::netns::NamespaceThread;
 use snowflock_engine::sys::process::owned_by;
 
 use crate::machines::Machines;
+use crate::wire::BadWire;
 
 /// An emulated guest takes its time to boot, on a busy host above all.
 const LONG: Duration = Duration::from_secs(120);
@@ -34,6 +35,8 @@ const PLAIN: &str = "driver: plain, memory_mib: 4";
 
 /// A cluster of one test.
 pub(crate) struct Cluster {
+    /// A host whose files have a file system of their own. First: it is mounted in the folder.
+    room: Option<(usize, Room)>,
     folder: tempfile::TempDir,
     address: SocketAddr,
     /// None: all on loopback.
@@ -72,11 +75,25 @@ impl Cluster {
         cluster
     }
 
+    /// The same where the last host has so little room for its files, MiB.
+    pub(crate) fn with_little_room(plans: &[Plan], mib: u32) -> Self {
+        let address = SocketAddr::new(Machines::address(0).into(), 7600);
+        let mut cluster = Self::new(address, None, plans.to_vec(), PLAIN.to_owned());
+        let host = plans.len() - 1;
+        cluster.room = Some((host, Room::new(&cluster.path("room"), mib)));
+        // After it: machines see what is mounted then.
+        cluster.machines = Some(Machines::new(plans.len()));
+        cluster.start_all();
+        cluster.sees("all hosts are up", |view| view["hosts"].as_array().map_or(0, Vec::len) == plans.len());
+        cluster
+    }
+
     fn new(address: SocketAddr, machines: Option<Machines>, plans: Vec<Plan>, driver: String) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, address, machines, plans, driver, number, sfmd: None, hosts: Vec::new() }
+        let (sfmd, hosts, room) = (None, Vec::new(), None);
+        Self { folder, address, machines, plans, driver, number, sfmd, hosts, room }
     }
 
     fn start_all(&mut self) {
@@ -181,7 +198,10 @@ impl Cluster {
     }
 
     fn state_of(&self, host: usize) -> PathBuf {
-        self.path(&format!("state-{host}"))
+        match &self.room {
+            Some((of, room)) if *of == host => room.path.join("state"),
+            _ => self.path(&format!("state-{host}")),
+        }
     }
 
     /// Runs `sf`.
@@ -227,6 +247,23 @@ impl Cluster {
     /// What it takes to run `tc`, `nft` or `ip` on a machine.
     pub(crate) fn on_machine(&self, host: usize, words: &[&str]) {
         self.machines.as_ref().unwrap().run(host, words);
+    }
+
+    /// Puts a bad wire between a machine and the switch, for as long as it is held.
+    pub(crate) fn spoil(&self, host: usize, seed: u64) -> BadWire {
+        self.machines.as_ref().unwrap().spoil(host, seed)
+    }
+
+    /// Gives a VM of plain memory a disk, which the next checkpoint freezes.
+    pub(crate) fn write_disk(&self, host: usize, vm: &str, content: &[u8]) {
+        std::fs::write(self.state_of(host).join(vm).join(DISK_FILE), content).unwrap();
+    }
+
+    /// The disks of all checkpoints that a host has copies of.
+    pub(crate) fn copied_disks(&self, host: usize) -> Vec<Vec<u8>> {
+        let entries = std::fs::read_dir(self.state_of(host)).unwrap().flatten();
+        let layers = entries.map(|entry| entry.path().join("layer-0"));
+        layers.filter(|layer| layer.exists()).map(|layer| std::fs::read(layer).unwrap()).collect()
     }
 
     /// Unplugs a machine, or plugs it in again.
@@ -326,6 +363,28 @@ impl Drop for Cluster {
             let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
             let _ = child.wait();
         }
+    }
+}
+
+/// A file system of its own, gone with this.
+struct Room {
+    path: PathBuf,
+}
+
+impl Room {
+    fn new(path: &Path, mib: u32) -> Self {
+        std::fs::create_dir(path).unwrap();
+        let room = Self { path: path.to_owned() };
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "room"]).arg(path).status();
+        assert!(mounted.unwrap().success());
+        room
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
 }
 

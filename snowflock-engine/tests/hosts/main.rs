@@ -10,3 +10,4 @@ mod kills;
 mod life;
 mod machines;
 mod outages;
+mod wire;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use snowflock_engine::control::PAGE_LIMIT;
 
-use crate::across::{AGENT_PAGE, AWAY, FROZEN, HOME, assert_right, checkpoint, ticket};
-use crate::daemons::{Cluster, Plan, failed};
+use crate::across::{AGENT_PAGE, AWAY, FROZEN, HOME, LATER, assert_right, checkpoint, ticket};
+use crate::daemons::{Cluster, Plan, clones, failed};
 
 /// What SFMD says of a clone.
 fn described(cluster: &Cluster, clone: &str) -> Value {
@@ -90,5 +90,59 @@ fn a_host_that_is_cut_off_for_a_while_keeps_its_clones_and_for_longer_than_its_l
     assert!(!cluster.has(1, &cut.0), "{} has two owners", cut.0);
     assert_right(&cluster, other);
     next.iter().for_each(|clone| assert_right(&cluster, clone));
+    cluster.clear();
+}
+
+/// Something else in each block.
+fn disk(mib: usize) -> Vec<u8> {
+    let words = 0..(mib << 20) as u64 / 8;
+    words.flat_map(|word| (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1).to_le_bytes()).collect()
+}
+
+#[test]
+fn memory_and_disk_are_right_over_wires_that_lose_repeat_and_reorder_datagrams() {
+    let cluster = Cluster::across(&[HOME, AWAY, AWAY]);
+    let wires = [1, 2].map(|host| cluster.spoil(host, 70 + host as u64));
+    cluster.sees("the lines to SFMD hold", |view| view["hosts"][2]["state"] == "up");
+    let disk = disk(3);
+    cluster.write_disk(0, "parent", &disk);
+    let (number, born) = ticket(&cluster, 4);
+    let from = checkpoint(&cluster);
+    let parent = cluster.vcpu(0, "parent");
+    std::thread::scope(|scope| {
+        scope.spawn(|| parent.write(0, AGENT_PAGE, 3, LATER).unwrap());
+        let made = cluster.ask(&["create-clones", &number, &from]);
+        assert_eq!(made["joined"].as_array().unwrap().len(), 4, "{made}");
+        born.iter().for_each(|clone| assert_right(&cluster, clone));
+    });
+    for host in 1..3 {
+        assert!(cluster.copied_disks(host).contains(&disk), "the disk on h{host}");
+    }
+    assert!(wires.iter().all(|wire| wire.harmed() > 100), "they were no bad wires");
+    assert_eq!(cluster.sees("all live", |view| clones(view, "joined") == 4)["hosts"][1]["state"], "up");
+    cluster.ask(&["kill", &number]);
+    cluster.clear();
+}
+
+#[test]
+fn a_disk_that_does_not_fit_fails_its_clones_with_the_reason_and_the_host_goes_on() {
+    let cluster = Cluster::with_little_room(&[HOME, AWAY], 2);
+    let large = disk(4);
+    cluster.write_disk(0, "parent", &large);
+    let (number, _) = ticket(&cluster, 1);
+    let from = checkpoint(&cluster);
+    let made = cluster.ask(&["create-clones", &number, &from]);
+    let said = made["failed"].to_string();
+    assert!(said.contains("cannot be stored") && said.contains("No space left"), "{made}");
+    cluster.ask(&["kill", &number]);
+    // One with less on its disk fits.
+    let small = disk(1);
+    cluster.write_disk(0, "parent", &small);
+    let (number, born) = ticket(&cluster, 1);
+    let from = checkpoint(&cluster);
+    cluster.ask(&["create-clones", &number, &from]);
+    assert_right(&cluster, &born[0]);
+    assert_eq!(cluster.copied_disks(1), [small], "and nothing is left of the other");
+    cluster.ask(&["kill", &number]);
     cluster.clear();
 }
