@@ -96,7 +96,9 @@ fn a_memtap_or_memserver_that_is_killed_in_any_phase_costs_a_pause_only() {
     fork_well(&cluster);
     for (host, program) in [(1, "flurry-memtap"), (0, "flurry-memserver"), (0, "flurry-memtap")] {
         for phase in PHASES {
-            let end = fork(&mut cluster, phase, |cluster| drop(cluster.kill_any(host, program)));
+            let end = fork(&mut cluster, phase, |cluster| {
+                cluster.kill_any(host, program);
+            });
             assert_eq!(end, End::Right, "{program} on h{host}: {phase:?}");
         }
     }
@@ -123,7 +125,9 @@ fn an_sfmd_that_is_killed_in_any_phase_costs_a_pause_only() {
 fn a_vm_process_that_is_killed_in_any_phase_fails_its_clone_alone() {
     let mut cluster = Cluster::across(&[HOME, AWAY]);
     for phase in PHASES {
-        fork(&mut cluster, phase, |cluster| drop(cluster.kill_any(1, "flurry-plain-vm")));
+        fork(&mut cluster, phase, |cluster| {
+            cluster.kill_any(1, "flurry-plain-vm");
+        });
     }
     let view = cluster.sees("the host is well", |view| up(view) == 1);
     assert!(failed(&view) <= PHASES.len(), "{view}");

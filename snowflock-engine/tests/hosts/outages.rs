@@ -131,9 +131,9 @@ fn a_disk_that_does_not_fit_fails_its_clones_with_the_reason_and_the_host_goes_o
     cluster.write_disk(0, "parent", &large);
     let (number, _) = ticket(&cluster, 1);
     let from = checkpoint(&cluster);
-    let made = cluster.ask(&["create-clones", &number, &from]);
-    let said = made["failed"].to_string();
-    assert!(said.contains("cannot be stored") && said.contains("No space left"), "{made}");
+    let made = cluster.sf(&["create-clones", &number, &from]);
+    let said = String::from_utf8_lossy(&[made.stdout, made.stderr].concat()).into_owned();
+    assert!(said.contains("cannot be stored") && said.contains("No space left"), "{said}");
     cluster.ask(&["kill", &number]);
     // One with less on its disk fits.
     let small = disk(1);
