@@ -26,6 +26,7 @@ const FAMILIES: [&str; 23] = [
     "flurry_engine_fork_duration_seconds",
     "flurry_engine_checkpoint_pause_seconds",
     "flurry_engine_clones",
+    "flurry_engine_clones_starved_total",
     "flurry_engine_shells",
     "flurry_engine_pages_total",
     "flurry_engine_faults_total",
