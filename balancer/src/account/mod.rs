@@ -115,8 +115,7 @@ impl Account {
         if self.log.is_none() && trace.is_none() {
             return None;
         }
-        let secure = client.scheme == "https";
-        Some(Notes::new(self, Head::of(request), address, began).part_of(trace, secure))
+        Some(Notes::new(self, Head::of(request), address, began).part_of(trace, client.tls))
     }
 
     /// The configuration is in force: files are opened anew, which ends a rotation.

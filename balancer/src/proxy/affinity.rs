@@ -62,7 +62,7 @@ impl Affinity {
         let backend = cookie(headers, &settings.cookie).and_then(|token| pool.holder(token));
         let is_https = |scheme: &HeaderValue| scheme.as_bytes().eq_ignore_ascii_case(b"https");
         let proxied = session.client.trusted && headers.get(FORWARDED_PROTO).is_some_and(is_https);
-        Self { settings, backend, over_tls: is_https(&session.client.scheme) || proxied }
+        Self { settings, backend, over_tls: session.client.tls || proxied }
     }
 
     /// The serial of the backend to try first.

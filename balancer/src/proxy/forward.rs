@@ -134,7 +134,7 @@ pub(super) fn prepare(
     if parts.uri.scheme().is_some() {
         to_origin_form(&mut parts);
     }
-    headers::to_backend(&mut parts.headers, &session.client);
+    headers::to_backend(&mut parts.headers, session);
     if !route.is_plain {
         route.settings.rewrite.apply(&mut parts);
         route.settings.request_headers.apply(&mut parts.headers);

@@ -8,7 +8,7 @@ use http::header::{
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
-use crate::server::Client;
+use crate::server::Session;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -52,7 +52,8 @@ fn strip_forwarded(headers: &mut HeaderMap, trusted: bool) {
 /// What the client says about itself (X-Forwarded-*, Forwarded) is replaced, because
 /// any client can say anything. `Expect` goes too: we answer it ourselves, when the
 /// backend begins to take the body.
-pub(crate) fn to_backend(headers: &mut HeaderMap, client: &Client) {
+pub(crate) fn to_backend(headers: &mut HeaderMap, session: &Session) {
+    let client = &session.client;
     let told = client.trusted.then(|| Told::take(headers));
     if has_fields_to_strip(headers) {
         let wants_trailers = headers.get(TE).is_some_and(mentions_trailers);
@@ -65,10 +66,10 @@ pub(crate) fn to_backend(headers: &mut HeaderMap, client: &Client) {
             headers.insert(TE, TRAILERS);
         }
     }
-    headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
+    headers.insert(X_FORWARDED_FOR, session.forwarded_for.clone());
+    headers.insert(X_FORWARDED_PROTO, client.scheme());
     if let Some(told) = told {
-        told.put_back(headers, client);
+        told.put_back(headers, session.forwarded_for.clone());
     }
 }
 
@@ -89,8 +90,8 @@ impl Told {
     }
 
     /// The proxy itself becomes the last of the chain.
-    fn put_back(mut self, headers: &mut HeaderMap, client: &Client) {
-        self.chain.push(client.forwarded_for.clone());
+    fn put_back(mut self, headers: &mut HeaderMap, proxy: HeaderValue) {
+        self.chain.push(proxy);
         let parts: Vec<&[u8]> = self.chain.iter().map(HeaderValue::as_bytes).collect();
         if let Ok(chain) = HeaderValue::from_bytes(&parts.join(&b", "[..])) {
             headers.insert(X_FORWARDED_FOR, chain);
@@ -150,7 +151,11 @@ fn mentions_trailers(value: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::time::Instant;
+
     use super::*;
+    use crate::server::Client;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
@@ -159,8 +164,9 @@ mod tests {
         fields.iter().map(pair).collect()
     }
 
-    fn client(trusted: bool) -> Client {
-        Client::new(Some(([10, 0, 0, 9], 1).into()), None, false, trusted)
+    fn client(trusted: bool) -> Session {
+        let client = Client::new(Some(([10, 0, 0, 9], 1).into()), None, false, trusted);
+        Session::new(Rc::new(client), Instant::now())
     }
 
     #[test]

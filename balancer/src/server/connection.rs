@@ -4,8 +4,8 @@
 //!                \-> HTTP/2 (see `http2.rs`)
 //!
 //! A connection without a request is parked after a while: hyper's part of it, with its
-//! buffers, is dropped and made again when bytes come. What stays is a socket, a timer
-//! and a [`Session`].
+//! buffers, and its [`Session`] are dropped and made again when bytes come. What stays is
+//! a [`Line`] and a place in the worker's [`Parking`](super::parking::Parking).
 //!
 //! A busy one has hyper's connection and one timer, the watch, that looks at the session's
 //! limits a few times per limit. When the process stops, an idle connection is given a
@@ -28,9 +28,9 @@ use tokio::time::Sleep;
 use super::entrance::{Arrival, Entrance, Speaks, tell_version};
 use super::guard::Guarded;
 use super::http2;
-use super::session::{Finding, Phase, Session};
+use super::session::{Client, Finding, Phase, Session};
 use super::tunnel::Tunnel;
-use super::worker::Worker;
+use super::worker::{Open, Worker};
 use crate::limit::Connected;
 use crate::net::Gathered;
 use crate::net::Raw;
@@ -42,7 +42,7 @@ pub(super) const MAX_HEAD: usize = 32 * 1024;
 /// Largest buffer for bytes from or to one client.
 const MAX_BUFFER: usize = 256 * 1024;
 /// How long an idle connection is kept open for one more request while stopping.
-const STOP_GRACE: Duration = Duration::from_millis(500);
+pub(super) const STOP_GRACE: Duration = Duration::from_millis(500);
 /// How long a connection is idle before it is parked.
 const PARK_AFTER: Duration = Duration::from_millis(500);
 
@@ -64,43 +64,83 @@ pub(crate) fn builder() -> http1::Builder {
     builder
 }
 
+/// A client that is let in, and nothing yet or any more of HTTP.
+struct Line {
+    stream: Gathered,
+    client: Rc<Client>,
+    speaks: Speaks,
+    /// Since when no byte has come.
+    since: Instant,
+    /// What counts it as one of its client's.
+    _held: Option<Connected>,
+}
+
 /// Serves one client until either side closes.
-pub(crate) async fn serve(raw: Raw, peer: Option<SocketAddr>, entrance: Arc<Entrance>, worker: Rc<Worker>) {
+pub(crate) fn serve(
+    raw: Raw,
+    peer: Option<SocketAddr>,
+    entrance: Arc<Entrance>,
+    open: Open,
+) -> impl Future<Output = ()> {
+    // Boxed before the connection's own future is made, which would keep the room for all that it is
+    // given as long as the connection lives.
+    let set_up = Box::pin(set_up(raw, peer, entrance, Rc::clone(open.worker())));
+    live(set_up, open)
+}
+
+async fn live(set_up: Pin<Box<impl Future<Output = Option<Line>>>>, open: Open) {
+    let Some(mut line) = set_up.await else { return };
+    let mut waits = line.speaks == Speaks::Unknown;
+    loop {
+        let worker = open.worker();
+        let until = match worker.stopping.get() {
+            true => Instant::now() + STOP_GRACE,
+            false => line.since + worker.plan().timeouts.idle,
+        };
+        if waits && !worker.parking.wait(line.stream.raw(), until).await {
+            return;
+        }
+        // Boxed, so that a parked connection does not keep the room for it.
+        match Box::pin(busy(line, worker)).await {
+            Some(rested) => line = rested,
+            None => return,
+        }
+        waits = true;
+    }
+}
+
+/// From an accepted socket to a client that may ask; `None` if it may not.
+async fn set_up(
+    raw: Raw,
+    peer: Option<SocketAddr>,
+    entrance: Arc<Entrance>,
+    worker: Rc<Worker>,
+) -> Option<Line> {
     let plan = worker.plan();
-    let limit = plan.timeouts.request_header;
-    // Behind a PROXY header the client is known only when it is set up.
+    // Behind a PROXY header the client is known only when it has come.
     let mut held = match entrance.is_proxied() {
         true => None,
-        false => match let_in(&plan, peer, entrance.trusts(peer)) {
-            Ok(held) => held,
-            Err(TooMany) => return,
-        },
+        false => let_in(&plan, peer, entrance.trusts(peer)).ok()?,
     };
     let arrival = match entrance.is_immediate() {
         true => entrance.welcome_plain(raw, peer),
         false => {
-            // Boxed, so that a connection does not keep the room for it.
-            let set_up = Box::pin(tokio::time::timeout(limit, entrance.welcome(raw, peer)));
-            set_up.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            let welcome = tokio::time::timeout(plan.timeouts.request_header, entrance.welcome(raw, peer));
+            welcome.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         }
     };
-    let proxied = entrance.is_proxied();
-    drop(entrance);
     match arrival {
-        Ok(arrival) => {
-            if proxied {
-                held = match let_in(&plan, arrival.client.address, arrival.client.trusted) {
-                    Ok(held) => held,
-                    Err(TooMany) => return,
-                };
+        Ok(Arrival { stream, client, speaks }) => {
+            if entrance.is_proxied() {
+                held = let_in(&plan, client.address, client.trusted).ok()?;
             }
-            drop(plan);
-            arrived(arrival, worker).await;
-            drop(held);
+            let (stream, client) = (Gathered::new(stream), Rc::new(client));
+            Some(Line { stream, client, speaks, since: Instant::now(), _held: held })
         }
         Err(error) => {
             worker.counters.refused.bump();
             tracing::debug!(?peer, %error, "a connection could not be set up");
+            None
         }
     }
 }
@@ -117,79 +157,44 @@ fn let_in(plan: &Plan, client: Option<SocketAddr>, trusted: bool) -> Result<Opti
     plan.clients.enter(client.ip(), most).map(Some).ok_or(TooMany)
 }
 
-async fn arrived(arrival: Arrival, worker: Rc<Worker>) {
-    let Arrival { stream, client, mut speaks } = arrival;
-    let session = Rc::new(Session::new(client, Instant::now()));
-    if speaks == Speaks::Unknown {
-        if !parked(stream.raw(), &session, &worker).await {
-            return;
-        }
+/// Serves a client until its connection ends or has been idle for a while.
+async fn busy(mut line: Line, worker: &Rc<Worker>) -> Option<Line> {
+    if line.speaks == Speaks::Unknown {
         let limit = worker.plan().timeouts.request_header;
-        let told = Box::pin(tokio::time::timeout(limit, tell_version(stream.raw())));
-        speaks = told.await.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
+        let told = tokio::time::timeout(limit, tell_version(line.stream.raw())).await;
+        line.speaks = told.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
     }
-    match speaks {
-        Speaks::Http2 => {
-            Box::pin(http2::serve(Guarded::http2(stream, Rc::clone(&session)), session, worker)).await
-        }
-        Speaks::Http1 | Speaks::Unknown => {
-            http1(Guarded::http1(stream, Rc::clone(&session)), session, worker).await;
-        }
+    let session = Rc::new(Session::new(Rc::clone(&line.client), line.since));
+    if line.speaks == Speaks::Http2 {
+        let io = Guarded::http2(line.stream, Rc::clone(&session));
+        Box::pin(http2::serve(io, session, Rc::clone(worker))).await;
+        return None;
     }
-}
-
-/// Serves a client that speaks HTTP/1.1.
-async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
-    loop {
-        // Boxed, so that a parked connection does not keep the room for it.
-        io = match Box::pin(active(io, &session, &worker)).await {
-            End::Rests(io) => io,
-            End::Closed => return,
-            End::Tunnel(tunnel, client, early) => {
-                let plan = worker.plan();
-                worker.counters.tunnels.bump();
-                let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
-                tracing::debug!(?end, "a tunnel ended");
-                return;
-            }
-        };
-        io.rests();
-        worker.memory_freed.set(true);
-        if !parked(io.raw(), &session, &worker).await {
-            return;
+    let io = Guarded::http1(line.stream, Rc::clone(&session));
+    match active(io, &session, worker).await {
+        End::Rests(stream) => {
+            worker.memory_freed.set(true);
+            Some(Line { stream, since: session.since(), ..line })
+        }
+        End::Closed => None,
+        End::Tunnel(tunnel, client, early) => {
+            let plan = worker.plan();
+            worker.counters.tunnels.bump();
+            let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
+            tracing::debug!(?end, "a tunnel ended");
+            None
         }
     }
-}
-
-/// Waits for bytes; says whether there are any (or the end) before the connection's time
-/// is over.
-async fn parked(raw: &Raw, session: &Session, worker: &Worker) -> bool {
-    let idle_until = session.since() + worker.plan().timeouts.idle;
-    let mut timer = pin!(tokio::time::sleep_until(idle_until.into()));
-    let mut stop = pin!(worker.stop.notified());
-    let mut stopping = false;
-    poll_fn(|cx| {
-        if raw.poll_read_ready(cx).is_ready() {
-            return Poll::Ready(true);
-        }
-        let stops = worker.stopping.get() || stop.as_mut().poll(cx).is_ready();
-        if stops && !stopping {
-            stopping = true;
-            timer.as_mut().reset(tokio::time::Instant::now() + STOP_GRACE);
-        }
-        timer.as_mut().poll(cx).map(|()| false)
-    })
-    .await
 }
 
 /// Why a connection is not served any more.
 enum End {
     /// It has been idle for a while.
-    Rests(Guarded),
+    Rests(Gathered),
     /// It is over.
     Closed,
     /// Its last answer accepted an upgrade; what the client sent behind its request.
-    Tunnel(Tunnel, Gathered, Bytes),
+    Tunnel(Box<Tunnel>, Gathered, Bytes),
 }
 
 /// The same, with what is known while hyper still has the connection.
@@ -224,7 +229,11 @@ async fn active(io: Guarded, session: &Rc<Session>, worker: &Rc<Worker>) -> End 
 
 fn ended<S: Door>(why: Why, connection: Connection<S>, session: &Session, worker: &Worker) -> End {
     match why {
-        Why::Rests => return End::Rests(connection.into_parts().io.into_inner()),
+        Why::Rests => {
+            let io = connection.into_parts().io.into_inner();
+            // In the middle of a message its state would be lost.
+            return if io.between_messages() { End::Rests(io.into_stream()) } else { End::Closed };
+        }
         Why::Finished(Ok(())) => {
             if let Some(tunnel) = session.take_tunnel() {
                 let parts = connection.into_parts();

@@ -98,13 +98,6 @@ impl Scanner {
         matches!(self.at, At::Start(_)) && self.partial.is_empty()
     }
 
-    /// Gives memory back that only a line in parts needs.
-    pub(super) fn rests(&mut self) {
-        if self.partial.is_empty() {
-            self.partial = Vec::new();
-        }
-    }
-
     /// Whether the bytes so far end inside of a head.
     pub fn in_head(&self) -> bool {
         matches!(self.at, At::Start(_) | At::Fields) && !self.between_messages()

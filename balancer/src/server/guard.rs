@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::framing::Scanner;
 use super::session::Session;
 use crate::net::Gathered;
-use crate::net::{Raw, Stream};
 
 /// What hyper gets in place of a refused byte. The empty line makes it look: it does not
 /// parse a head that came in parts before it sees one.
@@ -37,19 +36,14 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     /// The socket of a client that speaks HTTP/1.1.
-    pub(crate) fn http1(stream: Stream, session: Rc<Session>) -> Self {
+    pub(crate) fn http1(stream: Gathered, session: Rc<Session>) -> Self {
         let scanner = Some(Scanner::default());
-        Self { stream: Gathered::new(stream), scanner, session, poison: None, lingered: 0 }
+        Self { stream, scanner, session, poison: None, lingered: 0 }
     }
 
     /// The socket of a client that speaks HTTP/2, which frames its messages itself.
-    pub(crate) fn http2(stream: Stream, session: Rc<Session>) -> Self {
-        Self { stream: Gathered::new(stream), scanner: None, session, poison: None, lingered: 0 }
-    }
-
-    /// The socket underneath.
-    pub(crate) fn raw(&self) -> &Raw {
-        self.stream.raw()
+    pub(crate) fn http2(stream: Gathered, session: Rc<Session>) -> Self {
+        Self { stream, scanner: None, session, poison: None, lingered: 0 }
     }
 
     /// The stream, for something else than HTTP.
@@ -60,14 +54,6 @@ impl Guarded {
     /// Whether nothing of a message is here, so that no state would be lost with hyper's.
     pub(crate) fn between_messages(&self) -> bool {
         self.poison.is_none() && self.scanner.as_ref().is_none_or(Scanner::between_messages)
-    }
-
-    /// Gives memory back that only a busy connection needs.
-    pub(crate) fn rests(&mut self) {
-        if let Some(scanner) = &mut self.scanner {
-            scanner.rests();
-        }
-        self.session.rests();
     }
 
     /// Writes a last answer past hyper, as far as the socket takes it.

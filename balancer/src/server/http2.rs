@@ -84,8 +84,7 @@ struct Streams {
 
 impl Streams {
     fn open(&self, connection: &Session) -> Rc<Session> {
-        let session =
-            Rc::new(Session::of_stream(connection.client.clone(), Rc::clone(&self.given_up), Instant::now()));
+        let session = Rc::new(Session::of_stream(connection, Rc::clone(&self.given_up), Instant::now()));
         let mut open = self.open.borrow_mut();
         if open.len() >= 2 * MAX_STREAMS as usize {
             open.retain(|it| it.strong_count() > 0);

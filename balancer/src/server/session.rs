@@ -99,17 +99,16 @@ pub(crate) enum Expired {
     Client,
 }
 
-/// Who is on the other side of a connection, as far as backends are told.
-#[derive(Debug, Clone)]
+/// Who is on the other side of a connection, as far as backends are told. A connection that is
+/// parked keeps it, so it is small.
+#[derive(Debug)]
 pub(crate) struct Client {
     /// Its address; over a unix socket it has none.
     pub(crate) address: Option<SocketAddr>,
     /// The address it came to.
     pub(crate) local: Option<SocketAddr>,
-    /// Value of X-Forwarded-For for its requests.
-    pub(crate) forwarded_for: HeaderValue,
-    /// Value of X-Forwarded-Proto: whether it came by TLS.
-    pub(crate) scheme: HeaderValue,
+    /// Whether it came by TLS.
+    pub(crate) tls: bool,
     /// Whether it is a proxy whose own X-Forwarded fields are believed.
     pub(crate) trusted: bool,
     /// The name of the listener it came by.
@@ -123,12 +122,20 @@ impl Client {
         tls: bool,
         trusted: bool,
     ) -> Self {
+        Self { address, local, tls, trusted, listener: None }
+    }
+
+    /// Value of X-Forwarded-For for its requests.
+    fn forwarded_for(&self) -> HeaderValue {
         const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
         // An IP address in text is always a valid value.
         let as_value = |it: SocketAddr| HeaderValue::from_str(&it.ip().to_canonical().to_string()).ok();
-        let scheme = HeaderValue::from_static(if tls { "https" } else { "http" });
-        let forwarded_for = address.and_then(as_value).unwrap_or(UNKNOWN);
-        Self { address, local, forwarded_for, scheme, trusted, listener: None }
+        self.address.and_then(as_value).unwrap_or(UNKNOWN)
+    }
+
+    /// Value of X-Forwarded-Proto for its requests.
+    pub(crate) fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.tls { "https" } else { "http" })
     }
 
     /// Both ends of its connection, if both are known.
@@ -140,7 +147,9 @@ impl Client {
 /// One client connection; of HTTP/2, one stream of it.
 pub(crate) struct Session {
     /// Who it is.
-    pub(crate) client: Client,
+    pub(crate) client: Rc<Client>,
+    /// Value of X-Forwarded-For for its requests.
+    pub(crate) forwarded_for: HeaderValue,
     /// Room for a copy of a request that may have to be sent again.
     pub(crate) replay: RefCell<Replay>,
     phase: Cell<Phase>,
@@ -156,15 +165,21 @@ pub(crate) struct Session {
     backend_awaited: Cell<bool>,
     had_a_place: Cell<bool>,
     waker: Cell<Option<Waker>>,
-    tunnel: Cell<Option<Tunnel>>,
+    tunnel: Cell<Option<Box<Tunnel>>>,
     route: RefCell<Option<Arc<Route>>>,
     notes: RefCell<Option<Box<Notes>>>,
 }
 
 impl Session {
-    pub(crate) fn new(client: Client, now: Instant) -> Self {
+    pub(crate) fn new(client: Rc<Client>, now: Instant) -> Self {
+        let forwarded_for = client.forwarded_for();
+        Self::of(client, forwarded_for, now)
+    }
+
+    fn of(client: Rc<Client>, forwarded_for: HeaderValue, now: Instant) -> Self {
         Self {
             client,
+            forwarded_for,
             replay: RefCell::default(),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
@@ -185,8 +200,9 @@ impl Session {
     }
 
     /// One stream of an HTTP/2 connection.
-    pub(crate) fn of_stream(client: Client, given_up: Rc<Cell<u32>>, now: Instant) -> Self {
-        Self { given_up: Some(given_up), ..Self::new(client, now) }
+    pub(crate) fn of_stream(connection: &Self, given_up: Rc<Cell<u32>>, now: Instant) -> Self {
+        let (client, forwarded_for) = (Rc::clone(&connection.client), connection.forwarded_for.clone());
+        Self { given_up: Some(given_up), ..Self::of(client, forwarded_for, now) }
     }
 
     /// The client went away before there was an answer.
@@ -256,11 +272,6 @@ impl Session {
         own.unwrap_or(limits.response)
     }
 
-    /// Gives memory back that only a busy connection needs.
-    pub(crate) fn rests(&self) {
-        self.replay.take();
-    }
-
     /// The exchange waits; a stream remembers whom to [`wake`](Self::wake).
     #[inline]
     pub(crate) fn waits(&self, waker: &Waker) {
@@ -288,10 +299,10 @@ impl Session {
 
     /// The connection becomes a tunnel once the answer is out.
     pub(crate) fn becomes_tunnel(&self, tunnel: Tunnel) {
-        self.tunnel.set(Some(tunnel));
+        self.tunnel.set(Some(Box::new(tunnel)));
     }
 
-    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+    pub(crate) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.take()
     }
 
@@ -425,8 +436,8 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn client(address: &str) -> Client {
-        Client::new(Some(address.parse().unwrap()), None, false, false)
+    fn client(address: &str) -> Rc<Client> {
+        Rc::new(Client::new(Some(address.parse().unwrap()), None, false, false))
     }
 
     fn session() -> (Session, Instant) {
@@ -503,14 +514,15 @@ mod tests {
 
     #[test]
     fn an_address_mapped_to_ipv6_is_forwarded_as_ipv4() {
-        assert_eq!(client("[::ffff:10.1.2.3]:80").forwarded_for, "10.1.2.3");
-        assert_eq!(Client::new(None, None, true, false).forwarded_for, "unknown");
+        assert_eq!(client("[::ffff:10.1.2.3]:80").forwarded_for(), "10.1.2.3");
+        assert_eq!(Client::new(None, None, true, false).forwarded_for(), "unknown");
     }
 
     #[test]
     fn a_stream_whose_client_holds_it_back_is_told_apart_from_a_slow_backend() {
         let now = Instant::now();
-        let session = Session::of_stream(client("10.0.0.9:1234"), Rc::default(), now);
+        let connection = Session::new(client("10.0.0.9:1234"), now);
+        let session = Session::of_stream(&connection, Rc::default(), now);
         let limits = Timeouts::default();
         session.request_began(now);
         session.answer_began();

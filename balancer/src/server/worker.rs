@@ -20,10 +20,11 @@ use hyper::server::conn::{http1, http2};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::connection;
+use super::connection::{self, STOP_GRACE};
 use super::entrance::Entrance;
 use super::http2::ThisThread;
 use super::listen::Listening;
+use super::parking::Parking;
 use crate::account::Account;
 use crate::load::WorkerCounters;
 use crate::net::Address;
@@ -69,6 +70,8 @@ pub(crate) struct Worker {
     pub(crate) http2: http2::Builder<ThisThread>,
     pub(crate) stopping: Cell<bool>,
     pub(crate) stop: Notify,
+    /// Connections without a request.
+    pub(crate) parking: Parking,
     /// Whether connections gave memory back since the last look.
     pub(crate) memory_freed: Cell<bool>,
     open: Cell<usize>,
@@ -88,6 +91,7 @@ impl Worker {
             http2: super::http2::builder(),
             stopping: Cell::new(false),
             stop: Notify::new(),
+            parking: Parking::default(),
             memory_freed: Cell::new(false),
             open: Cell::new(0),
             emptied: Notify::new(),
@@ -109,6 +113,7 @@ impl Worker {
     fn begin_stop(&self) {
         self.stopping.set(true);
         self.stop.notify_waiters();
+        self.parking.hurry(Instant::now() + STOP_GRACE);
     }
 
     async fn all_closed(&self) {
@@ -119,7 +124,7 @@ impl Worker {
 }
 
 /// Counts a connection as open for as long as it lives.
-struct Open(Rc<Worker>);
+pub(crate) struct Open(Rc<Worker>);
 
 impl Open {
     fn new(worker: &Rc<Worker>) -> Self {
@@ -127,6 +132,11 @@ impl Open {
         worker.counters.accepted.bump();
         worker.counters.open.bump();
         Self(Rc::clone(worker))
+    }
+
+    /// Whose connection it is.
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.0
     }
 }
 
@@ -169,6 +179,7 @@ async fn serve(mut seed: WorkerSeed) -> WorkerEnd {
         accepting: Vec::new(),
     };
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let watching = tokio::task::spawn_local(watch_parked(Rc::clone(&worker)));
     loop {
         tokio::select! {
             biased;
@@ -184,6 +195,7 @@ async fn serve(mut seed: WorkerSeed) -> WorkerEnd {
     worker.begin_stop();
     let drained = tokio::time::timeout(worker.plan().timeouts.drain, worker.all_closed()).await;
     sweeping.abort();
+    watching.abort();
     WorkerEnd { cut: if drained.is_ok() { 0 } else { worker.open.get() } }
 }
 
@@ -298,11 +310,7 @@ async fn accept(door: Doorway, worker: Rc<Worker>, mut stop: watch::Receiver<boo
     let Doorway { accepting, entrance, closed } = door;
     let start = |(stream, peer)| {
         let open = Open::new(&worker);
-        let (worker, entrance) = (Rc::clone(&worker), entrance.load_full());
-        tokio::task::spawn_local(async move {
-            connection::serve(stream, peer, entrance, worker).await;
-            drop(open);
-        });
+        tokio::task::spawn_local(connection::serve(stream, peer, entrance.load_full(), open));
     };
     loop {
         tokio::select! {
@@ -328,6 +336,21 @@ async fn accept_failed(error: &std::io::Error) {
     } else {
         // The client was faster in going than we in coming.
         tracing::debug!(%error, "a connection went away before it was accepted");
+    }
+}
+
+/// Ends the wait of connections that have been without a request for too long.
+async fn watch_parked(worker: Rc<Worker>) {
+    loop {
+        let tick = match worker.stopping.get() {
+            true => STOP_GRACE / 4,
+            false => worker.plan().tick,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(tick) => {}
+            () = worker.stop.notified() => {}
+        }
+        worker.parking.look(Instant::now());
     }
 }
 
