@@ -13,6 +13,7 @@ use snowflock_engine::mcdist::message::{
 use snowflock_engine::mcdist::seal::SessionId;
 use snowflock_engine::memory::Region;
 use snowflock_engine::memory::protocol::{Answer, CheckpointId, GuestId, Request};
+use snowflock_engine::memory::supply::Supply;
 use snowflock_engine::shim_protocol;
 use snowflock_engine::wire::frame::MAX_FRAME;
 use snowflock_engine::wire::{GuestMessage, HookEvent, HostMessage, RequestId, Vitals};
@@ -25,6 +26,8 @@ mod descriptor;
 mod mcdist;
 #[path = "../fuzz/decoders/memory_request.rs"]
 mod memory_request;
+#[path = "../fuzz/decoders/parcel.rs"]
+mod parcel;
 #[path = "../fuzz/decoders/shim_protocol.rs"]
 mod shim_protocol_decoder;
 #[path = "../fuzz/decoders/wire.rs"]
@@ -143,7 +146,12 @@ fn no_damage_makes_the_memory_decoder_do_worse_than_refuse() {
         Request::Freeze { guest, checkpoint },
         Request::Prefetch,
     ];
-    let answers = [Answer::Done, Answer::Stats(Box::default()), Answer::Failed { why: "a \"quote\"".into() }];
+    let answers = [
+        Answer::Done,
+        Answer::Supply(Supply::default()),
+        Answer::Stats(Box::default()),
+        Answer::Failed { why: "a \"quote\"".into() },
+    ];
     let good: Vec<_> = requests
         .iter()
         .map(|request| serde_json::to_vec(request).unwrap())
@@ -185,6 +193,18 @@ fn no_damage_makes_the_control_decoder_do_worse_than_refuse() {
         encode_refusal("too old"),
     ];
     run(5, &good, control::check);
+}
+
+#[test]
+fn no_damage_makes_the_parcel_decoder_do_worse_than_refuse() {
+    let descriptor = include_bytes!("../src/descriptor/fixtures/version-1.sfvd");
+    let header = br#"{"from":{"distribution":7,"sender":"10.9.0.1:7076","group":"239.255.70.76:7076","layers":[{"format":"qcow2","bytes":196616}],"base":"ab"},"working_set":[3,9]}"#;
+    let mut good = b"SFCK\0\x01".to_vec();
+    good.extend((header.len() as u32).to_be_bytes());
+    good.extend_from_slice(header);
+    good.extend_from_slice(descriptor);
+    assert!(snowflock_engine::control::Parcel::decode(&good).is_ok());
+    run(7, &[good], parcel::check);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use scaler::{Action, BackendView, DECIDE_EVERY, Phase, PoolView, choose_victims};
 use snowflock_engine::control::{LifeState, Ticket, TicketAnswer, View, report};
+use snowflock_engine::memory::protocol::CheckpointId;
 use snowflock_engine::network::identity::CloneId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -39,6 +40,8 @@ enum Event {
     Departed(CloneId),
     /// A Prometheus was asked for a signal.
     Answered(Answered),
+    /// Clones are to be made from this one from now on, if it could be taken.
+    Frozen(Option<CheckpointId>),
     /// Someone asked for a size or a mode.
     Ordered(Order),
 }
@@ -65,6 +68,9 @@ pub(super) struct Control<'a> {
     tier: &'a Tier,
     steer: Steer,
     clones: BTreeMap<CloneId, Stage>,
+    checkpoint: CheckpointId,
+    /// Clones that were given up for want of pages, and whether another checkpoint is being taken since.
+    starved: (u64, bool),
     events: UnboundedReceiver<Event>,
     tell: UnboundedSender<Event>,
     numbers: Arc<Numbers>,
@@ -97,7 +103,20 @@ impl<'a> Control<'a> {
         let forks = ForkMeter::new(&tier.handles.registry)?;
         super::report::install_numbers(&tier.engine, &tier.handles, Arc::clone(&numbers));
         let (clones, warmth) = (BTreeMap::new(), Warmth::default());
-        Ok(Self { tier, steer, clones, events, tell, numbers, forks, warmth, _queries: queries })
+        let (checkpoint, starved) = (tier.checkpoint, (0, false));
+        Ok(Self {
+            tier,
+            steer,
+            clones,
+            checkpoint,
+            starved,
+            events,
+            tell,
+            numbers,
+            forks,
+            warmth,
+            _queries: queries,
+        })
     }
 
     /// Runs for ever; dropping it leaves the VMs to the engine.
@@ -130,6 +149,7 @@ impl<'a> Control<'a> {
     fn follow(&mut self, view: &View) {
         self.steer.follow(view);
         self.forks.follow(view);
+        self.renew_checkpoint(view);
         for clone in &view.clones {
             let stage = self.clones.get(&clone.id).copied();
             match (&clone.state, stage) {
@@ -151,6 +171,22 @@ impl<'a> Control<'a> {
             tracing::error!("the parent has ended; clones go on from its checkpoint");
         }
         self.warmth.tell(view, &self.tier.handles.pool);
+    }
+
+    /// Clones of the checkpoint have been given up for want of its pages: the next ones are made of another.
+    fn renew_checkpoint(&mut self, view: &View) {
+        let (seen, taking) = self.starved;
+        if view.starved_total > seen && !taking {
+            self.starved = (view.starved_total, true);
+            let (engine, tell) = (self.tier.engine.clone(), self.tell.clone());
+            tokio::spawn(async move {
+                let taken = engine.sf_checkpoint_parent().await;
+                if let Err(error) = &taken {
+                    tracing::error!(error = report(error), "no other checkpoint");
+                }
+                let _ = tell.send(Event::Frozen(taken.ok()));
+            });
+        }
     }
 
     fn admit(&mut self, id: CloneId, began: Instant) {
@@ -203,6 +239,10 @@ impl<'a> Control<'a> {
                 self.clones.remove(&id);
             }
             Event::Answered(answered) => self.steer.answered(&answered),
+            Event::Frozen(taken) => {
+                self.checkpoint = taken.unwrap_or(self.checkpoint);
+                self.starved.1 = false;
+            }
             Event::Ordered(order) => self.steer.obey(order),
         }
     }
@@ -274,7 +314,7 @@ impl<'a> Control<'a> {
 
     fn fork(&self, ticket: Ticket) {
         let (engine, tell) = (self.tier.engine.clone(), self.tell.clone());
-        let checkpoint = self.tier.checkpoint;
+        let checkpoint = self.checkpoint;
         tokio::spawn(async move {
             let failed = match engine.sf_create_clones(ticket.id, checkpoint).await {
                 Ok(created) => created.failed,

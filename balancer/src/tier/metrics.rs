@@ -85,6 +85,11 @@ impl Collector for EngineMeter {
             "Hollow shells that wait to become clones.",
             vec![(vec![], view.shells.into())],
         ));
+        all.push(counter(
+            "flurry_engine_clones_starved_total",
+            "Clones given up because pages that they waited for stopped to come.",
+            vec![(vec![], view.starved_total as f64)],
+        ));
         all
     }
 }

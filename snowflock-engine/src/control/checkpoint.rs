@@ -45,6 +45,8 @@ pub(super) struct Checkpoint {
     pub(super) distributed: Option<Distributed>,
     /// Files of its own beside the descriptor.
     pub(super) folder: Option<PathBuf>,
+    /// Disk layers that its VM has no use for any more, though older checkpoints may.
+    pub(super) shed: Vec<PathBuf>,
 }
 
 /// The VM to be frozen: who serves it now, and what it was itself made from.
@@ -78,6 +80,10 @@ impl Checkpoint {
         let memtap =
             MemoryServer::start(host.programs.memtap.clone(), host.folder.clone(), Some(view.duplicate()?))?;
         let (pause, disk, device_state) = freeze(subject.vm, &subject.keeper, id, &image)?;
+        let shed = subject.vm.tidy_disk().unwrap_or_else(|error| {
+            tracing::warn!(%error, vm = %of, "its chain of disk layers stays long");
+            Vec::new()
+        });
         if let Err(error) = memtap.prefetch(working_set) {
             tracing::warn!(%error, "the working set is not prefetched");
         }
@@ -107,6 +113,7 @@ impl Checkpoint {
             keeper: Some(keeper),
             distributed,
             folder: None,
+            shed,
         })
     }
 

@@ -23,6 +23,7 @@ use crate::memory::image::Image;
 use crate::memory::layers::{DiskCopy, Layers};
 use crate::memory::protocol::{CheckpointId, GuestId, Stats};
 use crate::memory::remote::{MemoryError, MemoryProcess};
+use crate::memory::supply::Supply;
 use crate::network::identity::CloneId;
 use crate::sys::process::{ProcessIdentity, set_niceness};
 
@@ -42,6 +43,9 @@ pub enum ServerError {
 
 /// A guest waits for each fault, which takes microseconds: they go before whatever else the host does.
 const NICENESS: i32 = -15;
+
+/// A process that hangs has gone this long after it was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A checkpoint of another host: where its pages come from, and where they go.
 #[derive(Debug)]
@@ -76,6 +80,8 @@ pub struct MemoryServer {
 
 struct Inner {
     process: Arc<MemoryProcess>,
+    /// None if it had ended before it was looked at.
+    identity: Option<ProcessIdentity>,
     guests: BTreeMap<CloneId, Guest>,
     distributions: Vec<Distribution>,
 }
@@ -126,7 +132,8 @@ impl MemoryServer {
     fn serve(program: PathBuf, folder: PathBuf, serves: Serves) -> Result<Arc<Self>, ServerError> {
         let (process, child) = spawn(&program, &folder, &serves, false)?;
         let (process, guests) = (Arc::new(process), BTreeMap::new());
-        let inner = Mutex::new(Inner { process, guests, distributions: Vec::new() });
+        let identity = ProcessIdentity::of(process.pid());
+        let inner = Mutex::new(Inner { process, identity, guests, distributions: Vec::new() });
         let server = Arc::new(Self {
             program,
             folder,
@@ -232,6 +239,14 @@ impl MemoryServer {
         self.call(MemoryProcess::complete)
     }
 
+    /// Whether missing pages still come.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub fn supply(self: &Arc<Self>) -> Result<Supply, ServerError> {
+        self.call(MemoryProcess::supply)
+    }
+
     /// The pages touched so far, in order; ends the record.
     ///
     /// # Errors
@@ -287,6 +302,10 @@ impl MemoryServer {
         if inner.process.pid() != dead || self.closing.load(Ordering::Acquire) {
             return Ok(());
         }
+        // One that hangs must not come to itself beside its successor.
+        if inner.identity.is_some_and(|hangs| !hangs.kill(KILL_LIMIT)) {
+            tracing::error!(pid = dead, "a memory process outlives SIGKILL");
+        }
         let (process, child) = spawn(&self.program, &self.folder, &self.serves, true)?;
         for (id, guest) in &inner.guests {
             let checkpoints: Vec<_> = guest.checkpoints.iter().map(|(id, image)| (*id, image)).collect();
@@ -305,6 +324,7 @@ impl MemoryServer {
             }
         }
         tracing::warn!(dead, successor = process.pid(), program = %self.program.display(), "replaced a memory process");
+        inner.identity = ProcessIdentity::of(process.pid());
         inner.process = Arc::new(process);
         self.replaced.fetch_add(1, Ordering::Relaxed);
         drop(inner);

@@ -42,6 +42,7 @@ mod lifecycle;
 mod memory_server;
 mod owner;
 mod registry;
+mod supply;
 mod ticket;
 mod travel;
 mod view;
@@ -50,6 +51,7 @@ pub use host::{ENV_PROGRAMS, Programs, console_tail};
 pub use ledger::LedgerError;
 pub use lifecycle::LifeState;
 pub use memory_server::{MemoryServer, RemoteView, ServerError};
+pub use supply::PAGE_LIMIT;
 pub use ticket::{Refusal, Ticket, TicketAnswer, TicketId};
 pub use travel::{MAX_PARCEL, Parcel, TravelError};
 pub use view::{CheckpointView, ForkTimes, PauseTimes, View, VmView};
@@ -103,6 +105,8 @@ pub struct BetweenHosts {
     pub group: SocketAddrV4,
     /// Whether the parent is here, and with it the gateway of the private network.
     pub parent: bool,
+    /// Whether all memory of copied checkpoints is fetched in the end, beside what clones touch.
+    pub fill: bool,
 }
 
 impl BetweenHosts {
@@ -297,6 +301,7 @@ impl Engine {
         };
         let (events, inbox) = mpsc::channel();
         let (publish, view) = watch::channel(Arc::new(View::default()));
+        supply::watch(view.clone(), events.clone())?;
         let owner = Owner::new(spec, host, inbox, events.clone(), publish);
         let keep = Arc::new(Keep(events.clone()));
         let bounds = (spec.max_clones, spec.clone_mib);

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -77,13 +78,15 @@ pub(super) enum Event {
     /// What clones of a checkpoint touched until the first of them was ready.
     Recorded(Vec<PageIndex>),
     VmEnded(CloneId),
+    /// Pages that clones of this checkpoint wait for do not come any more, for this reason.
+    Starved(CheckpointId, String),
     Departed(CloneId),
 }
 
 impl Event {
     /// Whether this is the one event with which a worker ends.
     fn ends_worker(&self) -> bool {
-        !matches!(self, Self::Command(_) | Self::Progress(..) | Self::VmEnded(_))
+        !matches!(self, Self::Command(_) | Self::Progress(..) | Self::VmEnded(_) | Self::Starved(..))
     }
 }
 
@@ -143,6 +146,9 @@ pub(super) struct Owner {
     working_set: Option<Arc<[PageIndex]>>,
     /// Checkpoints whose memtaps do not record any more what is touched.
     recorded: BTreeSet<CheckpointId>,
+    /// Disk layers of VMs that only checkpoints may still need.
+    shed: BTreeSet<PathBuf>,
+    starved_total: u64,
     number: u64,
     answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Workers under way; each ends with one event. And those among them that end a VM.
@@ -184,6 +190,8 @@ impl Owner {
             history: History::default(),
             working_set: None,
             recorded: BTreeSet::new(),
+            shed: BTreeSet::new(),
+            starved_total: 0,
             number: 0,
             answers: Vec::new(),
             workers: 0,
@@ -216,6 +224,7 @@ impl Owner {
             }
             self.start_shells();
             self.end_old_checkpoints();
+            self.remove_shed_layers();
             self.publish();
             self.answers.drain(..).for_each(|send| send());
         }
@@ -241,6 +250,7 @@ impl Owner {
             Event::Born(id, result) => self.born(id, *result),
             Event::Recorded(pages) => drop(self.working_set.get_or_insert(pages.into())),
             Event::VmEnded(id) => self.vm_ended(id),
+            Event::Starved(checkpoint, why) => self.starved(checkpoint, &why),
             Event::Departed(id) => self.departed(id),
         }
     }
@@ -373,6 +383,7 @@ impl Owner {
 
     fn add_checkpoint(&mut self, checkpoint: Checkpoint) -> CheckpointId {
         let id = checkpoint.id;
+        self.shed.extend(checkpoint.shed.iter().cloned());
         self.checkpoints.insert(id, Arc::new(checkpoint));
         if self.working_set.is_some() {
             self.end_record(id);
@@ -579,6 +590,7 @@ impl Owner {
             pauses: self.history.pauses(),
             forks: self.history.forks(),
             forks_total: self.history.forks_total(),
+            starved_total: self.starved_total,
             memserver: self.memserver.clone(),
             working_set: self.working_set.clone(),
         };

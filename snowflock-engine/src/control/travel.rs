@@ -49,6 +49,9 @@ pub const MAX_PARCEL: usize = FIXED + MAX_HEADER + MAX_FILE;
 /// A copy of a disk of which nothing comes for so long will not be completed.
 const STALLED: Duration = Duration::from_secs(20);
 
+/// Without news, whether blocks can be stored is looked at this often.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Why a checkpoint cannot be taken to or from another host.
 #[derive(Debug, thiserror::Error)]
 pub enum TravelError {
@@ -64,6 +67,14 @@ pub enum TravelError {
     /// It is for other hosts than this one.
     #[error("clones of this checkpoint cannot live here: {}", .0.join("; "))]
     Foreign(Vec<String>),
+    /// The disk comes and cannot be kept.
+    #[error("{left} blocks of the disk are missing and cannot be stored")]
+    NoRoom {
+        /// Blocks that are missing.
+        left: usize,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The disk does not come.
     #[error("{left} blocks of the disk are still missing, and none has come for {STALLED:?}")]
     Stalled {
@@ -285,11 +296,11 @@ impl Checkpoint {
             sender: from.sender,
             group: from.group,
             interface: between.address,
-            fills: false,
+            fills: between.fill,
         };
         let served = RemoteView { image: image.duplicate()?, disk: disk.duplicate()?, from: fetch };
         let memtap = MemoryServer::start_remote(host.programs.memtap.clone(), host.folder.clone(), served)?;
-        wait_for(&disk, host)?;
+        wait_for(&disk, host, &memtap)?;
         let pages: Vec<PageIndex> = working_set.into_iter().map(PageIndex).collect();
         if let Err(error) = memtap.prefetch(&pages) {
             tracing::warn!(%error, "the working set is not prefetched");
@@ -313,6 +324,7 @@ impl Checkpoint {
             keeper: None,
             distributed: None,
             folder: Some(folder.to_owned()),
+            shed: Vec::new(),
         })
     }
 }
@@ -335,9 +347,16 @@ fn holes(folder: &Path, layers: &[LayerFile]) -> Result<(Vec<DiskLayer>, Vec<Fil
     Ok(made)
 }
 
+/// Why the last block that came could not be stored.
+fn refused_by_store(memtap: &Arc<MemoryServer>) -> Option<io::Error> {
+    let fetcher = memtap.stats().ok()?.pager.fetcher?;
+    fetcher.store_errno.map(io::Error::from_raw_os_error)
+}
+
 /// Waits until all blocks of a disk have come.
-fn wait_for(disk: &DiskCopy, host: &Host) -> Result<(), EngineError> {
+fn wait_for(disk: &DiskCopy, host: &Host, memtap: &Arc<MemoryServer>) -> Result<(), EngineError> {
     let (mut left, mut news) = (disk.absent().count(), Instant::now());
+    let mut look = LOOK;
     while left > 0 {
         if host.closing.load(Ordering::Relaxed) {
             return Err(EngineError::Stopped);
@@ -345,10 +364,16 @@ fn wait_for(disk: &DiskCopy, host: &Host) -> Result<(), EngineError> {
         if news.elapsed() > STALLED {
             return Err(TravelError::Stalled { left }.into());
         }
+        if news.elapsed() > look {
+            look += LOOK;
+            if let Some(source) = refused_by_store(memtap) {
+                return Err(TravelError::NoRoom { left, source }.into());
+            }
+        }
         std::thread::sleep(Duration::from_millis(1));
         let now = disk.absent().count();
         if now < left {
-            (left, news) = (now, Instant::now());
+            (left, news, look) = (now, Instant::now(), LOOK);
         }
     }
     Ok(())

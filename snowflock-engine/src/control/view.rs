@@ -34,6 +34,8 @@ pub struct View {
     pub forks: Vec<ForkTimes>,
     /// Forks so far, those included that [`View::forks`] has no more.
     pub forks_total: u64,
+    /// Clones given up so far because their pages stopped to come.
+    pub starved_total: u64,
     /// The memserver of the parent, for the counters.
     pub memserver: Option<Arc<MemoryServer>>,
     /// The pages that the first clone touched until it was ready; `None` or empty before.

@@ -199,6 +199,13 @@ pub trait Vm: Send {
     /// See [`HypervisorError`].
     fn prepare_pause(&mut self) -> Result<(), HypervisorError>;
 
+    /// Shortens a long chain of disk layers in the background; returns files that the VM looks through no
+    /// more since it was asked last. Clones and checkpoints may.
+    ///
+    /// # Errors
+    /// See [`HypervisorError`]; all is as it was then.
+    fn tidy_disk(&mut self) -> Result<Vec<PathBuf>, HypervisorError>;
+
     /// Stops all vCPUs and lets I/O under way end.
     ///
     /// # Errors

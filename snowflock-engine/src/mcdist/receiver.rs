@@ -37,6 +37,9 @@ const WINDOW: u32 = 64;
 /// After a page could not be stored, only what guests wait for is asked for.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a store that does not say more has: an input/output error.
+const EIO: i32 = 5;
+
 /// How a receiver receives.
 #[derive(Debug, Clone)]
 pub struct ReceiverConfig {
@@ -63,6 +66,8 @@ pub struct ReceiverStats {
     pub refused: u64,
     /// Pages that could not be stored.
     pub unstorable: u64,
+    /// Why the last page that came could not be stored, as the system's error number; none if it could.
+    pub store_errno: Option<i32>,
     /// Datagrams that the system did not take.
     pub unsent: u64,
     /// Questions open.
@@ -205,6 +210,7 @@ impl Receiver {
             // The sender shall know at once.
             (self.heard, self.report_at) = (true, now);
         }
+        let is_page = matches!(message, FromSender::Page { .. });
         let stored = match message {
             FromSender::Welcome { session, counter, report_every, streams } => {
                 if session != self.session.id() || counter > self.counter {
@@ -222,9 +228,13 @@ impl Receiver {
             }
             FromSender::Notice(notices) => self.take_notices(now, &notices, store),
         };
+        if stored.is_ok() && is_page && !self.shelf.arrived.is_empty() {
+            self.stats.store_errno = None;
+        }
         if let Err(error) = stored {
             tracing::warn!(%error, "a page cannot be stored");
             self.stats.unstorable += 1;
+            self.stats.store_errno = Some(error.raw_os_error().unwrap_or(EIO));
             self.store_pause = now + STORE_PAUSE;
         }
         self.look_at_arrivals(now);

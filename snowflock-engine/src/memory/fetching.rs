@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::bitmap::PageState;
 use super::image::{Image, is_zero};
 use super::layers::DiskCopy;
+use super::supply::Supply;
 use super::{PAGE_BYTES, Page, PageIndex};
 use crate::mcdist::fetcher::{Fetcher, FetcherConfig};
 use crate::mcdist::geometry::{Geometry, PageRef, StreamId};
@@ -36,6 +37,7 @@ pub struct RemotePages {
     image: Image,
     fetcher: Fetcher,
     waiting: Waiting,
+    began: Instant,
 }
 
 impl std::fmt::Debug for RemotePages {
@@ -70,7 +72,7 @@ impl RemotePages {
             Store { image: image.duplicate()?, disk: disk.as_ref().map(DiskCopy::duplicate).transpose()? };
         let fetcher = Fetcher::start(config, geometry, known, store, listener)?;
         fetcher.prefetch(missing);
-        Ok(Self { image, fetcher, waiting })
+        Ok(Self { image, fetcher, waiting, began: Instant::now() })
     }
 
     /// The image.
@@ -117,6 +119,29 @@ impl RemotePages {
             }
         }
         Ok(before)
+    }
+
+    /// Whether the pages that guests wait for still come.
+    #[must_use]
+    pub fn supply(&self) -> Supply {
+        let stats = self.fetcher.stats();
+        let failure = stats.store_errno.map(|errno| {
+            format!("they cannot be stored on this host: {}", io::Error::from_raw_os_error(errno))
+        });
+        let never_heard = || self.began.elapsed().as_millis() as u64;
+        Supply {
+            missing: self.image.present().absent().count() as u32,
+            waiting_ms: self.oldest_wait().map_or(0, |since| since.elapsed().as_millis() as u64),
+            silent_ms: Some(stats.heard_ms.unwrap_or_else(never_heard)),
+            failure,
+        }
+    }
+
+    /// Since when a guest that still lives has waited for a page.
+    fn oldest_wait(&self) -> Option<Instant> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = waiting.values().flatten().filter(|(waiter, ..)| waiter.strong_count() > 0);
+        living.map(|(.., since)| *since).min()
     }
 
     /// The fetcher's counters.

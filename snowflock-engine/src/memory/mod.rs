@@ -8,6 +8,7 @@
 //! - [`freezer`]: keeps it so while the VM goes on (the memserver's half)
 //! - [`pager`]: gives clones the pages that they miss (memtap's half)
 //! - [`fetching`]: pages that another host has; [`layers`]: its frozen disk
+//! - [`supply`]: whether missing pages still come
 //! - [`protocol`], [`remote`]: how the engine talks to both processes
 //! - [`mod@bench`]: what a fault costs a guest
 
@@ -23,6 +24,7 @@ pub mod protocol;
 pub mod remote;
 pub mod server;
 mod serving;
+pub mod supply;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +88,9 @@ impl Region {
 /// The body of both memory programs.
 #[must_use]
 pub fn run_process(name: &str) -> std::process::ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    // A log on a full disk must not end the thread that wants to say so.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    log.with_writer(std::io::stderr).with_ansi(false).init();
     let served = crate::sys::process::inherited(remote::CHANNEL_FD)
         .and_then(|channel| server::serve(&crate::sys::fdpass::Channel::from(channel)));
     match served {

@@ -21,6 +21,7 @@ use super::freezer::Freezer;
 use super::frozen::{Content, FrozenView};
 use super::image::Image;
 use super::protocol::PagerStats;
+use super::supply::{Failing, Supply};
 use super::{PAGE_BYTES, Page, PageIndex, Region};
 use crate::sys::uffd::{Fault, Uffd};
 
@@ -57,6 +58,9 @@ pub struct Pager {
     recording: AtomicBool,
     counters: Counters,
     queues: [Mutex<()>; QUEUES],
+    failing: Mutex<Failing>,
+    /// Some may be failing: looked at before the lock is taken.
+    fails: AtomicBool,
 }
 
 impl Pager {
@@ -79,6 +83,8 @@ impl Pager {
             recording: AtomicBool::new(true),
             counters: Counters::default(),
             queues: [const { Mutex::new(()) }; QUEUES],
+            failing: Mutex::default(),
+            fails: AtomicBool::new(false),
         }
     }
 
@@ -107,7 +113,7 @@ impl Pager {
         let page = region.page_at(fault.address).ok_or(io::ErrorKind::InvalidInput)?;
         self.note(page);
         let content = match &self.origin {
-            Origin::Local(view) => self.obtain(view, page)?,
+            Origin::Local(view) => self.mark_failing(page, self.obtain(view, page))?,
             Origin::Remote(pages) => match found(pages.image(), page) {
                 Some(content) => {
                     self.counters.shared();
@@ -165,6 +171,37 @@ impl Pager {
                 self.image().fill(page, &ZERO_PAGE)?;
                 uffd.wake(address, PAGE_BYTES as u64)
             }
+        }
+    }
+
+    /// Takes note of what cannot be had, until it can.
+    fn mark_failing(&self, page: PageIndex, obtained: io::Result<Content>) -> io::Result<Content> {
+        let failing = || self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match &obtained {
+            Err(error) => {
+                self.fails.store(true, Ordering::Relaxed);
+                failing().failed(Instant::now(), page, error);
+            }
+            Ok(_) if self.fails.load(Ordering::Relaxed) => failing().worked(page),
+            Ok(_) => {}
+        }
+        obtained
+    }
+
+    /// Whether the pages that guests wait for still come.
+    #[must_use]
+    pub fn supply(&self) -> Supply {
+        if let Origin::Remote(pages) = &self.origin {
+            return pages.supply();
+        }
+        let oldest = self.failing.lock().unwrap_or_else(PoisonError::into_inner).oldest(Instant::now());
+        let missing = self.image().present().absent().count() as u32;
+        let (waiting, failure) = oldest.unzip();
+        Supply {
+            missing,
+            waiting_ms: waiting.map_or(0, |span| span.as_millis() as u64),
+            silent_ms: None,
+            failure: failure.map(|why| format!("they cannot be had on this host: {why}")),
         }
     }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddrV4;
 use serde::{Deserialize, Serialize};
 
 use super::Region;
+use super::supply::Supply;
 use crate::mcdist::distributor::DistributorConfig;
 use crate::mcdist::fetcher::FetcherConfig;
 use crate::mcdist::receiver::ReceiverStats;
@@ -91,8 +92,12 @@ pub enum Request {
     },
     /// Fetch these pages ahead [file of little-endian 32-bit page indices].
     Prefetch,
-    /// Fetch every page that is absent.
+    /// Begin to fetch every page that is absent, unless that is under way.
     Complete,
+    /// How far that is.
+    Completion,
+    /// Tell whether missing pages still come.
+    Supply,
     /// End the record of first touches and give it [answer: file of page indices].
     TakeRecord,
     /// Give the counters.
@@ -120,6 +125,10 @@ pub enum Answer {
         /// How many.
         pages: u32,
     },
+    /// They are still being fetched.
+    Fetching,
+    /// See [`Supply`].
+    Supply(Supply),
     /// The counters.
     Stats(Box<Stats>),
     /// It did not work; the sentence says what was tried.

@@ -15,6 +15,7 @@ use super::image::Image;
 use super::layers::{DiskCopy, Layers};
 use super::protocol::{Answer, CheckpointId, GuestId, Request, Stats};
 use super::server::{read_pages, write_pages};
+use super::supply::Supply;
 use super::{PageIndex, Region};
 use crate::mcdist::distributor::DistributorConfig;
 use crate::mcdist::fetcher::FetcherConfig;
@@ -25,8 +26,11 @@ use crate::sys::uffd::Uffd;
 
 /// The descriptor at which a memory process finds its channel.
 pub const CHANNEL_FD: i32 = 3;
-/// An answer takes microseconds; completing a large image takes seconds.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// An answer takes microseconds, but a host may be busy. Who needs longer hangs, and is replaced.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// How often to ask whether an image is complete: at first, and ever less often.
+const COMPLETE_SOON: Duration = Duration::from_millis(1);
+const COMPLETE_LATER: Duration = Duration::from_millis(50);
 
 /// Why a memory process did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -223,13 +227,30 @@ impl MemoryProcess {
         }
     }
 
-    /// Fetches all absent pages; returns how many there were.
+    /// Fetches all absent pages; returns how many there were. Others may ask meanwhile.
     ///
     /// # Errors
     /// As above.
     pub fn complete(&self) -> Result<u32, MemoryError> {
-        match self.ask(&Request::Complete, &[])?.0 {
-            Answer::Fetched { pages } => Ok(pages),
+        self.ask(&Request::Complete, &[])?;
+        let mut wait = COMPLETE_SOON;
+        loop {
+            match self.ask(&Request::Completion, &[])?.0 {
+                Answer::Fetching => std::thread::sleep(wait),
+                Answer::Fetched { pages } => return Ok(pages),
+                other => return Err(self.unexpected(&other)),
+            }
+            wait = (wait * 2).min(COMPLETE_LATER);
+        }
+    }
+
+    /// Whether missing pages still come.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn supply(&self) -> Result<Supply, MemoryError> {
+        match self.ask(&Request::Supply, &[])?.0 {
+            Answer::Supply(supply) => Ok(supply),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -296,6 +317,7 @@ mod tests {
         for error in [
             process.stats().map(drop).unwrap_err(),
             process.complete().map(drop).unwrap_err(),
+            process.supply().map(drop).unwrap_err(),
             process.prefetch(&[]).map(drop).unwrap_err(),
             process.freeze(GuestId(0), CheckpointId(0), &Image::new(1).unwrap()).map(drop).unwrap_err(),
         ] {

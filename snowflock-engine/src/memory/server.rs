@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use super::fetching::RemotePages;
 use super::freezer::{Freezer, OldContent};
@@ -15,6 +16,7 @@ use super::layers::{DiskCopy, Layers};
 use super::pager::Pager;
 use super::protocol::{Answer, CheckpointId, GuestId, PagerStats, Request, Stats};
 use super::serving::Guest;
+use super::supply::Supply;
 use super::{PageIndex, Region};
 use crate::mcdist::distributor::{Distributor, DistributorConfig};
 use crate::mcdist::geometry::Geometry;
@@ -51,6 +53,8 @@ struct Server {
     guests: HashMap<GuestId, Guest>,
     distributions: HashMap<DistributionId, Distributor>,
     saved_by_departed: u64,
+    /// Fetches all that is absent, which may take long.
+    completion: Option<JoinHandle<io::Result<u32>>>,
 }
 
 type Reply = io::Result<(Answer, Option<File>)>;
@@ -118,9 +122,11 @@ impl Server {
                 let pages = self.pager()?.prefetch(pages.into_iter())?;
                 return Ok((Answer::Fetched { pages }, None));
             }
-            Request::Complete => {
-                let pages = self.pager()?.complete()?;
-                return Ok((Answer::Fetched { pages }, None));
+            Request::Complete => self.complete()?,
+            Request::Completion => return self.completion(),
+            Request::Supply => {
+                let supply = self.pager.as_ref().map_or_else(Supply::default, |pager| pager.supply());
+                return Ok((Answer::Supply(supply), None));
             }
             Request::TakeRecord => {
                 let record = write_pages(&self.pager()?.take_record())?;
@@ -166,8 +172,30 @@ impl Server {
         Ok((Answer::Frozen { micros: took.as_micros() as u64 }, None))
     }
 
-    fn pager(&self) -> io::Result<&Pager> {
-        self.pager.as_deref().ok_or_else(|| io::Error::other("no checkpoint was opened"))
+    /// On a thread of its own: others want to be answered meanwhile.
+    fn complete(&mut self) -> io::Result<()> {
+        let pager = Arc::clone(self.pager()?);
+        if self.completion.is_none() {
+            let complete = move || pager.complete();
+            self.completion = Some(std::thread::Builder::new().name("complete".into()).spawn(complete)?);
+        }
+        Ok(())
+    }
+
+    fn completion(&mut self) -> Reply {
+        let done = self.completion.take_if(|completion| completion.is_finished());
+        let Some(done) = done else {
+            return match self.completion {
+                Some(_) => Ok((Answer::Fetching, None)),
+                None => Err(io::Error::other("nobody has asked for all pages")),
+            };
+        };
+        let pages = done.join().map_err(|_| io::Error::other("fetching all pages failed"))??;
+        Ok((Answer::Fetched { pages }, None))
+    }
+
+    fn pager(&self) -> io::Result<&Arc<Pager>> {
+        self.pager.as_ref().ok_or_else(|| io::Error::other("no checkpoint was opened"))
     }
 
     fn stats(&self) -> Stats {

@@ -204,6 +204,11 @@ address add {}/{} dev {BRIDGE}
         if !PathBuf::from("/run/netns").join(&name).exists() {
             return Ok(());
         }
+        // A namespace goes some time after its name, and the overlay's number is taken until then.
+        let overlay = Command::new("ip").args(["-n", &name, "link", "delete", &device]).output();
+        if let Err(source) = overlay {
+            return Err(NetworkError::System { what: format!("remove {device}"), source });
+        }
         tool(Command::new("ip").args(["netns", "delete", &name]), "")
     }
 }

@@ -6,3 +6,4 @@ mod ends;
 mod hooks;
 mod network;
 mod stage;
+mod starving;

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use snowflock_engine::control::{Engine, EngineSpec, LifeState, Programs, Ticket, TicketAnswer, View};
 use snowflock_engine::descriptor::Driver;
-use snowflock_engine::hypervisor::plain::{HOOKS_FILE, HOOKS_HELD_FILE, Plain, no_image};
+use snowflock_engine::hypervisor::plain::{HOOKS_FILE, HOOKS_HELD_FILE, Plain, Vcpu, no_image};
 use snowflock_engine::hypervisor::qemu::{Accelerator, Choice, Wish};
 use snowflock_engine::hypervisor::{BootImage, Hypervisor, HypervisorError, Machine, Place, Shell, Vm};
 use snowflock_engine::network::identity::CloneId;
 use snowflock_engine::sys::process::{ProcessIdentity, owned_by};
 
+const MEMTAP: &str = "flurry-memtap";
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// An engine with a running parent.
 pub(crate) struct Stage {
     pub(crate) engine: Engine,
     folder: PathBuf,
+    libexec: tempfile::TempDir,
     let_start: Sender<bool>,
     /// Last: the others let go of shells that wait for leave.
     _broom: Broom,
@@ -82,6 +84,8 @@ impl Stage {
         let folder = std::env::temp_dir().join(format!("flurry-{name}"));
         let block = format!("10.{}.{}.0/24", 32 + (process / 256 + stage * 8) % 32, process % 256);
         let (let_start, leave) = channel();
+        let libexec = tempfile::tempdir().unwrap();
+        let programs = programs(libexec.path());
         let spec = EngineSpec {
             name,
             machine: Machine { memory_mib: 4, vcpus: 1 },
@@ -96,7 +100,7 @@ impl Stage {
             identity_limit: LONG,
             hook_limit: LONG,
             guest_clones: 0,
-            programs: programs(),
+            programs,
             between: None,
         };
         let engine = Engine::start_on(spec, |spec, folder| {
@@ -109,7 +113,7 @@ impl Stage {
         let engine = engine.unwrap();
         let broom = Broom(engine.clone());
         engine.boot().await.unwrap();
-        Self { engine, folder, let_start, _broom: broom }
+        Self { engine, folder, libexec, let_start, _broom: broom }
     }
 
     /// Lets the next shell start, or makes it fail.
@@ -165,6 +169,18 @@ impl Stage {
         assert!(self.process_of(id).unwrap().kill(LONG));
     }
 
+    /// A vCPU of a VM.
+    pub(crate) fn vcpu(&self, id: CloneId) -> Vcpu {
+        Vcpu::connect(&self.folder.join(id.to_string())).unwrap()
+    }
+
+    /// Takes the program of memtaps away, or puts it back.
+    pub(crate) fn has_memtap(&self, has: bool) {
+        let (here, away) = (self.libexec.path().join(MEMTAP), self.libexec.path().join("away"));
+        let (from, to) = if has { (away, here) } else { (here, away) };
+        std::fs::rename(from, to).unwrap();
+    }
+
     /// The hooks that were run so far.
     pub(crate) fn hooks(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.join(HOOKS_FILE)).unwrap_or_default();
@@ -179,7 +195,7 @@ impl Stage {
 
     /// Lets go of the engine without a word; nothing may be left in the end.
     pub(crate) async fn abandon(self) {
-        let Self { engine, folder, let_start, _broom } = self;
+        let Self { engine, folder, let_start, _broom, .. } = self;
         drop((engine, let_start, _broom));
         let gone = async {
             while folder.exists() {
@@ -200,12 +216,14 @@ impl Stage {
     }
 }
 
-fn programs() -> Programs {
-    let nothing = Path::new("/nonexistent");
+/// The program of a memtap can be taken away.
+fn programs(libexec: &Path) -> Programs {
+    let (nothing, memtap) = (Path::new("/nonexistent"), libexec.join(MEMTAP));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_flurry-memtap"), &memtap).unwrap();
     Programs {
         qemu: nothing.into(),
         shim: nothing.into(),
         memserver: env!("CARGO_BIN_EXE_flurry-memserver").into(),
-        memtap: env!("CARGO_BIN_EXE_flurry-memtap").into(),
+        memtap,
     }
 }

@@ -4,16 +4,16 @@ use crate::daemons::{Cluster, Plan, clones};
 
 /// Pages of a VM; the last one is the agent's.
 const PAGES: u32 = 1024;
-const AGENT_PAGE: u32 = PAGES - 1;
+pub(crate) const AGENT_PAGE: u32 = PAGES - 1;
 /// What the parent's memory holds at the checkpoint, and what is written over it.
-const FROZEN: u64 = 5;
-const LATER: u64 = 6;
+pub(crate) const FROZEN: u64 = 5;
+pub(crate) const LATER: u64 = 6;
 
-const HOME: Plan = Plan { parent: true, max_clones: 0 };
-const AWAY: Plan = Plan { parent: false, max_clones: 4 };
+pub(crate) const HOME: Plan = Plan { parent: true, max_clones: 0, fill: false };
+pub(crate) const AWAY: Plan = Plan { parent: false, max_clones: 4, fill: false };
 
 /// A ticket's number, and its clones as names of their folders.
-fn ticket(cluster: &Cluster, wanted: usize) -> (String, Vec<(String, usize)>) {
+pub(crate) fn ticket(cluster: &Cluster, wanted: usize) -> (String, Vec<(String, usize)>) {
     let ticket = cluster.ask(&["ticket", &wanted.to_string()]);
     let host = |name: &str| name.trim_start_matches('h').parse().unwrap();
     let clones = ticket["clones"].as_array().unwrap().iter();
@@ -22,12 +22,12 @@ fn ticket(cluster: &Cluster, wanted: usize) -> (String, Vec<(String, usize)>) {
 }
 
 /// A checkpoint of a parent with known memory.
-fn checkpoint(cluster: &Cluster) -> String {
+pub(crate) fn checkpoint(cluster: &Cluster) -> String {
     cluster.vcpu(0, "parent").write(0, AGENT_PAGE, 0, FROZEN).unwrap();
     cluster.ask(&["checkpoint"])["checkpoint"].to_string()
 }
 
-fn assert_right(cluster: &Cluster, (clone, host): &(String, usize)) {
+pub(crate) fn assert_right(cluster: &Cluster, (clone, host): &(String, usize)) {
     let verdict = cluster.vcpu(*host, clone).check(0, AGENT_PAGE, 9, FROZEN).unwrap();
     assert_eq!((verdict.checked, verdict.wrong), (AGENT_PAGE, 0), "{clone} on h{host}: {verdict:?}");
 }

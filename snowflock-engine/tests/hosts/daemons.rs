@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use snowflock_engine::hypervisor::plain::Vcpu;
+use snowflock_engine::hypervisor::plain::{DISK_FILE, Vcpu};
 use snowflock_engine::sys::netns::NamespaceThread;
 use snowflock_engine::sys::process::owned_by;
 
 use crate::machines::Machines;
+use crate::wire::BadWire;
 
 /// An emulated guest takes its time to boot, on a busy host above all.
 const LONG: Duration = Duration::from_secs(120);
@@ -25,6 +26,8 @@ const LONG: Duration = Duration::from_secs(120);
 pub(crate) struct Plan {
     pub(crate) parent: bool,
     pub(crate) max_clones: u32,
+    /// Whether it fetches all of memory in the end.
+    pub(crate) fill: bool,
 }
 
 /// What runs the virtual machines, as configurations have it.
@@ -32,6 +35,8 @@ const PLAIN: &str = "driver: plain, memory_mib: 4";
 
 /// A cluster of one test.
 pub(crate) struct Cluster {
+    /// A host whose files have a file system of their own. First: it is mounted in the folder.
+    room: Option<(usize, Room)>,
     folder: tempfile::TempDir,
     address: SocketAddr,
     /// None: all on loopback.
@@ -47,7 +52,7 @@ impl Cluster {
     /// With so many hosts, all of which are up.
     pub(crate) fn start(hosts: usize) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let plans = vec![Plan { parent: true, max_clones: 4 }; hosts];
+        let plans = vec![Plan { parent: true, max_clones: 4, fill: false }; hosts];
         let mut cluster = Self::new(address, None, plans, PLAIN.to_owned());
         cluster.start_all();
         cluster.sees("all hosts are up", |view| up(view) == hosts);
@@ -70,11 +75,25 @@ impl Cluster {
         cluster
     }
 
+    /// The same where the last host has so little room for its files, MiB.
+    pub(crate) fn with_little_room(plans: &[Plan], mib: u32) -> Self {
+        let address = SocketAddr::new(Machines::address(0).into(), 7600);
+        let mut cluster = Self::new(address, None, plans.to_vec(), PLAIN.to_owned());
+        let host = plans.len() - 1;
+        cluster.room = Some((host, Room::new(&cluster.path("room"), mib)));
+        // After it: machines see what is mounted then.
+        cluster.machines = Some(Machines::new(plans.len()));
+        cluster.start_all();
+        cluster.sees("all hosts are up", |view| view["hosts"].as_array().map_or(0, Vec::len) == plans.len());
+        cluster
+    }
+
     fn new(address: SocketAddr, machines: Option<Machines>, plans: Vec<Plan>, driver: String) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, address, machines, plans, driver, number, sfmd: None, hosts: Vec::new() }
+        let (sfmd, hosts, room) = (None, Vec::new(), None);
+        Self { folder, address, machines, plans, driver, number, sfmd, hosts, room }
     }
 
     fn start_all(&mut self) {
@@ -118,11 +137,13 @@ impl Cluster {
     }
 
     pub(crate) fn start_host(&mut self, host: usize) {
-        let Plan { parent, max_clones } = self.plans[host];
+        let Plan { parent, max_clones, fill } = self.plans[host];
         // Machines of their own have one parent, and one network for all its clones.
         let (place, between) = match &self.machines {
             None => (host as u32, String::new()),
-            Some(_) => (0, format!("between_hosts: {{address: {}}}\n", Machines::address(host))),
+            Some(_) => {
+                (0, format!("between_hosts: {{address: {}, fill: {fill}}}\n", Machines::address(host)))
+            }
         };
         let (network, driver) = (self.network(place), &self.driver);
         let vm = format!(
@@ -177,14 +198,28 @@ impl Cluster {
     }
 
     fn state_of(&self, host: usize) -> PathBuf {
-        self.path(&format!("state-{host}"))
+        match &self.room {
+            Some((of, room)) if *of == host => room.path.join("state"),
+            _ => self.path(&format!("state-{host}")),
+        }
     }
 
     /// Runs `sf`.
     pub(crate) fn sf(&self, arguments: &[&str]) -> Output {
+        self.sf_command(arguments).output().unwrap()
+    }
+
+    fn sf_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.on(0, env!("CARGO_BIN_EXE_sf"));
         command.args(["--sfmd", &self.address.to_string(), "--within", "30", "--certificates"]);
-        command.arg(self.path("certificates")).args(arguments).output().unwrap()
+        command.arg(self.path("certificates")).args(arguments);
+        command
+    }
+
+    /// Starts `sf`, which answers as JSON, and goes on.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = self.sf_command(&[&["--json"], arguments].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Runs `sf`, which must do what it is told, and reads its answer.
@@ -209,6 +244,47 @@ impl Cluster {
         }
     }
 
+    /// What it takes to run `tc`, `nft` or `ip` on a machine.
+    pub(crate) fn on_machine(&self, host: usize, words: &[&str]) {
+        self.machines.as_ref().unwrap().run(host, words);
+    }
+
+    /// Puts a bad wire between a machine and the switch, for as long as it is held.
+    pub(crate) fn spoil(&self, host: usize, seed: u64) -> BadWire {
+        self.machines.as_ref().unwrap().spoil(host, seed)
+    }
+
+    /// Gives a VM of plain memory a disk, which the next checkpoint freezes.
+    pub(crate) fn write_disk(&self, host: usize, vm: &str, content: &[u8]) {
+        std::fs::write(self.state_of(host).join(vm).join(DISK_FILE), content).unwrap();
+    }
+
+    /// The disks of all checkpoints that a host has copies of.
+    pub(crate) fn copied_disks(&self, host: usize) -> Vec<Vec<u8>> {
+        let entries = std::fs::read_dir(self.state_of(host)).unwrap().flatten();
+        let layers = entries.map(|entry| entry.path().join("layer-0"));
+        layers.filter(|layer| layer.exists()).map(|layer| std::fs::read(layer).unwrap()).collect()
+    }
+
+    /// Unplugs a machine, or plugs it in again.
+    pub(crate) fn plug(&self, host: usize, plugged: bool) {
+        self.machines.as_ref().unwrap().plug(host, plugged);
+    }
+
+    /// Makes pages from and to a host get lost, or come again. The line to SFMD stays.
+    pub(crate) fn lose_pages(&self, host: usize, lost: bool) {
+        if !lost {
+            return self.on_machine(host, &["nft", "delete", "table", "ip", "lost"]);
+        }
+        self.on_machine(host, &["nft", "add", "table", "ip", "lost"]);
+        for hook in ["input", "output"] {
+            let chain = format!("{{ type filter hook {hook} priority 0; }}");
+            self.on_machine(host, &["nft", "add", "chain", "ip", "lost", hook, &chain]);
+            let rule = ["nft", "add", "rule", "ip", "lost", hook, "meta", "l4proto", "udp", "drop"];
+            self.on_machine(host, &rule);
+        }
+    }
+
     /// Kills SFMD without warning.
     pub(crate) fn kill_sfmd(&mut self) {
         end(self.sfmd.take().unwrap(), Signal::SIGKILL);
@@ -221,26 +297,42 @@ impl Cluster {
 
     /// A vCPU of a VM of plain memory: of `parent`, or of a clone.
     pub(crate) fn vcpu(&self, host: usize, vm: &str) -> Vcpu {
-        Vcpu::connect(&self.state_of(host).join(vm)).unwrap()
+        self.try_vcpu(host, vm).unwrap()
+    }
+
+    /// The same of a VM that may have ended.
+    pub(crate) fn try_vcpu(&self, host: usize, vm: &str) -> std::io::Result<Vcpu> {
+        Vcpu::connect(&self.state_of(host).join(vm))
     }
 
     /// Kills the processes of a program on a host without warning; there must be one at least.
     pub(crate) fn kill_program(&self, host: usize, program: &str) {
+        assert!(self.kill_any(host, program) > 0, "no {program} runs on h{host}{}", self.logs());
+    }
+
+    /// Kills those that there are, and says how many there were.
+    pub(crate) fn kill_any(&self, host: usize, program: &str) -> usize {
         let runs = |pid: u32| {
             let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             path.file_name().is_some_and(|name| name == program)
         };
         let mut processes = owned_by(&self.state_of(host));
         processes.retain(|process| runs(process.pid));
-        assert!(!processes.is_empty(), "no {program} runs on h{host}{}", self.logs());
-        for process in processes {
-            kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL).unwrap();
+        for process in &processes {
+            // It may be on its way out by itself.
+            let _ = kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL);
         }
+        processes.len()
     }
 
     /// Processes of a host's VMs.
     pub(crate) fn processes(&self, host: usize) -> usize {
         owned_by(&self.state_of(host)).len()
+    }
+
+    /// Whether a host has anything of a VM.
+    pub(crate) fn has(&self, host: usize, vm: &str) -> bool {
+        self.state_of(host).join(vm).exists()
     }
 
     fn logs(&self) -> String {
@@ -274,6 +366,28 @@ impl Drop for Cluster {
     }
 }
 
+/// A file system of its own, gone with this.
+struct Room {
+    path: PathBuf,
+}
+
+impl Room {
+    fn new(path: &Path, mib: u32) -> Self {
+        std::fs::create_dir(path).unwrap();
+        let room = Self { path: path.to_owned() };
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "room"]).arg(path).status();
+        assert!(mounted.unwrap().success());
+        room
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
 fn end(mut child: Child, signal: Signal) {
     kill(Pid::from_raw(child.id() as i32), signal).unwrap();
     let status = child.wait().unwrap();
@@ -289,4 +403,14 @@ pub(crate) fn up(view: &Value) -> usize {
 /// Clones in this state.
 pub(crate) fn clones(view: &Value, state: &str) -> usize {
     view["clones"].as_array().into_iter().flatten().filter(|clone| clone["state"] == state).count()
+}
+
+/// Clones that have failed.
+pub(crate) fn failed(view: &Value) -> usize {
+    view["clones"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|clone| clone["state"]["failed"].is_string())
+        .count()
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::daemons::{Cluster, Plan};
 
-const HOME: Plan = Plan { parent: true, max_clones: 0 };
-const AWAY: Plan = Plan { parent: false, max_clones: 4 };
+const HOME: Plan = Plan { parent: true, max_clones: 0, fill: false };
+const AWAY: Plan = Plan { parent: false, max_clones: 4, fill: false };
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a configuration says of the demo guest. tests/run builds its image.

@@ -7,6 +7,11 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use snowflock_engine::sys::netns::NamespaceThread;
+use snowflock_engine::sys::tap;
+
+use crate::wire::BadWire;
+
 /// Namespaces that a process holds.
 struct Held(Child);
 
@@ -71,6 +76,35 @@ impl Machines {
         machine.run(&["ip", "link", "set", "lo", "up"]);
         machine.run(&["ip", "link", "set", "eth0", "up"]);
         self.machines.push(machine);
+    }
+
+    /// Runs something that changes a machine.
+    pub(crate) fn run(&self, host: usize, words: &[&str]) {
+        self.machines[host].run(words);
+    }
+
+    /// Unplugs a machine, or plugs it in again.
+    pub(crate) fn plug(&self, host: usize, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        self.switch.run(&["ip", "link", "set", &format!("p{host}"), state]);
+    }
+
+    /// Puts a bad wire between a machine and the switch, for as long as it is held.
+    pub(crate) fn spoil(&self, host: usize, seed: u64) -> BadWire {
+        let path = PathBuf::from(format!("/proc/{}/ns/net", self.switch.pid()));
+        let inside = NamespaceThread::start(&path).unwrap();
+        let [near, far, bridge] = ["near", "far", "bad"].map(|word| format!("{word}{host}"));
+        let taps =
+            [near.clone(), far.clone()].map(|name| inside.run(move || tap::create(&name)).unwrap().unwrap());
+        self.switch.run(&["ip", "link", "add", &bridge, "type", "bridge", "mcast_snooping", "0"]);
+        for (tap, bridge) in [(&near, bridge.as_str()), (&far, "br0")] {
+            self.switch.run(&["ip", "link", "set", tap, "mtu", "9000"]);
+            self.switch.run(&["ip", "link", "set", tap, "master", bridge, "up"]);
+        }
+        self.switch.run(&["ip", "link", "set", &format!("p{host}"), "master", &bridge]);
+        self.switch.run(&["ip", "link", "set", &bridge, "up"]);
+        let [near, far] = taps;
+        BadWire::between(near, far, seed)
     }
 
     pub(crate) fn address(host: usize) -> Ipv4Addr {

@@ -6,5 +6,8 @@ mod across;
 mod daemons;
 mod ends;
 mod guests;
+mod kills;
 mod life;
 mod machines;
+mod outages;
+mod wire;

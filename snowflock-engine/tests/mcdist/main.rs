@@ -128,7 +128,13 @@ fn who_has_the_wrong_key_gets_nothing_and_says_so() {
     let tap = &mut cluster.taps[0];
     tap.from.key = Key::random().unwrap();
     tap.open();
-    let refused = tap.process.complete().unwrap_err().to_string();
+    let refused = std::thread::scope(|scope| {
+        let completing = scope.spawn(|| tap.process.complete().unwrap_err().to_string());
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(tap.process.supply().unwrap().missing, PAGES, "others are answered meanwhile");
+        assert!(!completing.is_finished());
+        completing.join().unwrap()
+    });
     assert!(refused.contains("3000 pages are still missing, and none has come for 10s"), "{refused}");
     assert_eq!(tap.image.count(), 0);
     assert!(cluster.server.stats().unwrap().distribution.refused > 0);

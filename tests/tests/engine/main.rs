@@ -5,6 +5,7 @@
 
 mod bindings;
 mod content;
+mod layers;
 mod litter;
 mod network;
 mod tickets;

@@ -5,5 +5,6 @@
 mod death;
 mod memory;
 mod refusals;
+mod starved;
 mod stop;
 mod unready;

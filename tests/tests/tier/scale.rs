@@ -13,7 +13,7 @@ use serde_json::Value;
 const TRACE: &str = "second,requests\n0,10\n3,10\n4,100\n13,100\n14,10\n17,10\n";
 const PEAK: &str = "80";
 
-const FAMILIES: [&str; 23] = [
+const FAMILIES: [&str; 24] = [
     "flurry_requests_total",
     "flurry_requests_failed_total",
     "flurry_request_duration_seconds",
@@ -26,6 +26,7 @@ const FAMILIES: [&str; 23] = [
     "flurry_engine_fork_duration_seconds",
     "flurry_engine_checkpoint_pause_seconds",
     "flurry_engine_clones",
+    "flurry_engine_clones_starved_total",
     "flurry_engine_shells",
     "flurry_engine_pages_total",
     "flurry_engine_faults_total",

@@ -13,7 +13,7 @@ use super::super::checkpoint::Checkpoint;
 use super::super::ledger::Ledger;
 use super::super::lifecycle::LifeState;
 use super::super::ticket::TicketId;
-use super::{Ended, Event, Fallible, Owner, Reply, workers};
+use super::{Ended, Event, Fallible, Owner, Record, Reply, workers};
 use crate::hypervisor::Shell;
 use crate::memory::protocol::CheckpointId;
 use crate::network::identity::CloneId;
@@ -35,7 +35,7 @@ pub(super) enum Left {
 impl Owner {
     pub(super) fn exit(&mut self, id: CloneId, reply: Reply<()>) {
         let Some(record) = self.vms.get_mut(&id) else { return self.answer(reply, ()) };
-        match (record.view.state.is_alive(), record.departing) {
+        match (record.view.state.is_alive(), record.departing || record.doomed) {
             // It has failed before, or ended; what is left of it is being cleared away.
             (false, true) => record.waiting_for_end.push(reply),
             (false, false) => self.answer(reply, ()),
@@ -120,10 +120,12 @@ impl Owner {
             None => self.memserver.clone(),
         };
         let own: Vec<_> = self.checkpoints.values().filter(|c| c.of == id).map(Arc::clone).collect();
+        // The memory of one that has failed cannot be read, or not to its end.
+        let reads = self.vms.get(&id).is_some_and(|r| !matches!(r.view.state, LifeState::Failed(_)));
         let asked = self.vms.get(&id).is_some_and(|r| r.view.state == LifeState::Retiring);
         let hook_limit = asked.then_some(self.hook_limit);
         let started = self.work("end", move |host| {
-            workers::end(host, id, left, hook_limit, server, &own);
+            workers::end(host, id, left, hook_limit, server, (&own, reads));
             Event::Departed(id)
         });
         match started {
@@ -136,7 +138,7 @@ impl Owner {
         self.step(id, LifeState::Gone);
         let Some(record) = self.vms.get_mut(&id) else { return };
         record.view.memory = None;
-        record.departing = false;
+        (record.departing, record.doomed) = (false, false);
         for reply in std::mem::take(&mut record.waiting_for_end) {
             self.answer(reply, ());
         }
@@ -155,6 +157,19 @@ impl Owner {
         if record.guest.is_some() {
             tracing::error!(vm = %id, "its VM has ended by itself");
             self.step(id, LifeState::Failed("its VM has ended by itself".into()));
+            self.end(id);
+        }
+    }
+
+    /// Clones of a checkpoint whose pages stop coming fail, before they hang whoever asks them for anything.
+    pub(super) fn starved(&mut self, checkpoint: CheckpointId, why: &str) {
+        let lives =
+            |r: &&Record| r.view.checkpoint == Some(checkpoint) && r.view.state.is_alive() && !r.departing;
+        let victims: Vec<CloneId> = self.vms.values().filter(lives).map(|r| r.view.id).collect();
+        for id in victims {
+            tracing::error!(vm = %id, checkpoint = checkpoint.0, why, "its pages stop coming");
+            self.step(id, LifeState::Failed(format!("its pages stop coming: {why}")));
+            self.starved_total += 1;
             self.end(id);
         }
     }
@@ -195,6 +210,19 @@ impl Owner {
                 tracing::error!(%error, "an old checkpoint goes on to cost write faults");
             }
         }
+    }
+
+    /// Removes disk layers that no VM and no checkpoint looks through any more.
+    pub(super) fn remove_shed_layers(&mut self) {
+        let checkpoints = &self.checkpoints;
+        self.shed.retain(|path| {
+            let mut layers = checkpoints.values().flat_map(|it| &it.disk.layers);
+            let needed = layers.any(|layer| layer.path == *path);
+            if !needed && let Err(error) = std::fs::remove_file(path) {
+                tracing::debug!(%error, path = %path.display(), "a disk layer went with its VM");
+            }
+            needed
+        });
     }
 
     /// Lets the hooks of all clones run, at once.

@@ -55,14 +55,14 @@ pub(super) fn start_shell(host: &Host, id: CloneId) -> Result<Box<dyn Shell>, En
 }
 
 /// Ends a VM and removes what it has left. With a limit, its hooks run before. What clones of it still miss
-/// is fetched before, and disk layers stay for as long as a checkpoint needs them.
+/// is fetched before if its memory can be read, and disk layers stay for as long as a checkpoint needs them.
 pub(super) fn end(
     host: &Host,
     id: CloneId,
     left: Left,
     hook_limit: Option<Duration>,
     server: Option<Arc<MemoryServer>>,
-    own_checkpoints: &[Arc<Checkpoint>],
+    (own_checkpoints, reads): (&[Arc<Checkpoint>], bool),
 ) {
     match left {
         Left::Nothing => {}
@@ -71,7 +71,7 @@ pub(super) fn end(
             if let Some(limit) = hook_limit {
                 guest.run_hooks(HookEvent::BeforeExit, limit);
             }
-            if id != CloneId::PARENT {
+            if id != CloneId::PARENT && reads {
                 complete(id, own_checkpoints);
             }
         }

@@ -57,6 +57,10 @@ pub struct BetweenConfig {
     /// Multicast group and port for pages, the same on all hosts.
     #[serde(default = "pages_group")]
     pub group: SocketAddrV4,
+    /// Fetch all memory of checkpoints that this host has copies of, in the end: their clones then live on
+    /// when the parent's host is gone.
+    #[serde(default)]
+    pub fill: bool,
 }
 
 /// The virtual machines of a host.
@@ -274,6 +278,7 @@ mod tests {
     fn a_host_without_a_parent_needs_others_and_pages_need_a_multicast_group() {
         let text = std::fs::read_to_string(Path::new(EXAMPLES).join("sfld-clones.yaml")).unwrap();
         let alone = text.replace("between_hosts:", "").replace("  address: 192.0.2.12", "");
+        let alone = alone.replace("  fill: true", "");
         let said = loaded(&alone).unwrap_err().to_string();
         assert!(said.contains("vm.parent"), "{said}");
         let group = text.replace("vm:\n", "  group: 192.0.2.1:7076\nvm:\n");

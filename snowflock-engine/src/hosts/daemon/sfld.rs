@@ -112,6 +112,7 @@ fn start_engine(config: &SfldConfig) -> Result<Engine, DaemonError> {
             address: between.address,
             group: between.group,
             parent: vm.parent,
+            fill: between.fill,
         }),
     };
     if !plain {

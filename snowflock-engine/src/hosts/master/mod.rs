@@ -210,6 +210,7 @@ impl Master {
         self.end_leases(now);
         self.lease_ids();
         self.settle_checkpoints();
+        self.begin_delayed();
         self.settle_tickets(now);
         self.send_wishes(now);
         self.send_parcels(now);

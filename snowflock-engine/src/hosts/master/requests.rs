@@ -57,6 +57,23 @@ impl Master {
         }
     }
 
+    /// Begins what could not be begun when it was asked.
+    pub(super) fn begin_delayed(&mut self) {
+        let open = |ticket: &TicketId| {
+            self.durable.tickets.get(ticket).is_some_and(|record| matches!(record.stage, Stage::Granted))
+        };
+        let delayed = self.waiters.iter().filter_map(|waiter| match waiter.ask {
+            Ask::CreateClones { ticket, checkpoint } if open(&ticket) => {
+                Some((waiter.key.clone(), ticket, checkpoint))
+            }
+            _ => None,
+        });
+        let delayed: Vec<_> = delayed.filter(|(key, ..)| self.durable.answer_to(key).is_none()).collect();
+        for (key, ticket, checkpoint) in delayed {
+            self.create_clones(&key, ticket, checkpoint);
+        }
+    }
+
     /// Answers all for whom there is an answer now, or whose time is over.
     pub(super) fn answer_waiters(&mut self, now: Duration) {
         for waiter in std::mem::take(&mut self.waiters) {

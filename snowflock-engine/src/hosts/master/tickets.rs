@@ -151,7 +151,7 @@ impl Master {
         }
     }
 
-    /// Makes the clones of a granted ticket.
+    /// Makes the clones of a granted ticket, once all of its hosts have reported.
     pub(super) fn create_clones(&mut self, key: &RequestKey, ticket: TicketId, checkpoint: CheckpointId) {
         let Some(record) = self.durable.tickets.get(&ticket) else {
             return self.refuse(key.clone(), format!("{ticket} does not exist, or has ended"));
@@ -160,6 +160,11 @@ impl Master {
             Stage::Creating(_, creator) if creator == key => return,
             Stage::Granted => {}
             _ => return self.refuse(key.clone(), format!("{ticket} is used up, or not granted yet")),
+        }
+        let living = || record.clones.values().filter(|clone| clone.state.is_alive());
+        if living().any(|clone| self.report_of(&clone.host).is_none()) {
+            // What a host has is not known before it has reported, after a restart of ours, say.
+            return;
         }
         let (with, without): (Vec<_>, Vec<_>) = record
             .clones

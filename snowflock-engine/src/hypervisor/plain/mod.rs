@@ -35,6 +35,9 @@ pub const HOOKS_FILE: &str = "hooks";
 /// Beside it: for as long as this file exists, hooks take their time.
 pub const HOOKS_HELD_FILE: &str = "hooks-held";
 
+/// File in the folder of a VM: its disk, if a test has put one there. A checkpoint takes it away.
+pub const DISK_FILE: &str = "disk";
+
 /// The driver.
 #[derive(Debug, Clone)]
 pub struct Plain {

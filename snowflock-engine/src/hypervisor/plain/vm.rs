@@ -6,12 +6,13 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Plain;
 use super::protocol::{AGENT_FD, Answer, CONTROL_FD, Control, RAM_FD, Registers, SHIM_SOCKET, hear, say};
+use super::{DISK_FILE, Plain};
 use crate::descriptor::DiskLayer;
 use crate::hypervisor::qemu::shim::ShimAccess;
 use crate::hypervisor::{FrozenDisk, HypervisorError, MemoryAccess, Place, Seed, Shell, Vm};
@@ -159,13 +160,22 @@ impl Vm for PlainVm {
         Ok(())
     }
 
+    fn tidy_disk(&mut self) -> Result<Vec<PathBuf>, HypervisorError> {
+        Ok(Vec::new())
+    }
+
     fn pause(&mut self) -> Result<(), HypervisorError> {
         self.ask(&Control::Pause).map(drop)
     }
 
     fn freeze_disk(&mut self) -> Result<FrozenDisk, HypervisorError> {
         let newest = self.place.folder.join(format!("layer-{}", self.layers));
-        File::create(&newest).map_err(|source| HypervisorError::System {
+        let disk = self.place.folder.join(DISK_FILE);
+        let made = match disk.exists() {
+            true => std::fs::rename(disk, &newest),
+            false => File::create(&newest).map(drop),
+        };
+        made.map_err(|source| HypervisorError::System {
             what: format!("create the disk layer {}", newest.display()),
             source,
         })?;

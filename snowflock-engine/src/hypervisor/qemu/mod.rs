@@ -3,7 +3,7 @@
 //! - [`accelerator`]: KVM where it truly runs a guest, TCG elsewhere
 //! - [`command_line`]: what a parent and its shells are started with
 //! - [`qmp`]: the control socket
-//! - [`disk`]: overlay files
+//! - [`disk`]: overlay files; [`collapse`]: long chains of them become short again
 //! - [`vm`], [`shell`]: a running VM, and a hollow one that waits
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::descriptor::Driver;
 use super::{BootImage, Hypervisor, HypervisorError, Machine, Place, Shell, Vm};
 
 pub mod accelerator;
+mod collapse;
 mod command_line;
 mod disk;
 mod instance;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::collapse::{Collapse, Ended, MANY};
 use super::command_line::{DISK_NODE, Start};
 use super::instance::{COMMAND_LIMIT, Instance};
 use super::qmp::QmpError;
@@ -29,6 +30,11 @@ pub(super) struct QemuVm {
     layers: u32,
     /// What lies below that layer, newest first.
     below: Vec<DiskLayer>,
+    /// Those among them that lie above the first of its own: block nodes, newest first.
+    between: Vec<String>,
+    collapse: Option<Collapse>,
+    /// Files that it looks through no more and has not told of.
+    shed: Vec<PathBuf>,
     disk_bytes: u64,
     /// The next layer, opened by QEMU ahead of the pause that needs it.
     prepared: bool,
@@ -48,7 +54,8 @@ impl QemuVm {
 
     /// A VM over these layers, newest first, which writes to `layer`.
     pub(super) fn new(instance: Instance, layer: PathBuf, disk_bytes: u64, below: Vec<DiskLayer>) -> Self {
-        Self { instance, layer, layers: 1, below, disk_bytes, prepared: false }
+        let (between, shed) = (Vec::new(), Vec::new());
+        Self { instance, layer, layers: 1, below, between, collapse: None, shed, disk_bytes, prepared: false }
     }
 
     fn layer_path(&self, number: u32) -> PathBuf {
@@ -68,6 +75,17 @@ impl QemuVm {
         });
         self.instance.command("blockdev-add", node)?;
         self.prepared = true;
+        Ok(())
+    }
+
+    /// The chain is about to change.
+    fn end_collapse(&mut self) -> Result<(), HypervisorError> {
+        let Some(collapse) = self.collapse.take() else { return Ok(()) };
+        if let Ended::Shed(files) = collapse.end(&mut self.instance)? {
+            self.between.clear();
+            self.below.drain(..files.len());
+            self.shed.extend(files);
+        }
         Ok(())
     }
 
@@ -133,7 +151,18 @@ impl Vm for QemuVm {
     }
 
     fn prepare_pause(&mut self) -> Result<(), HypervisorError> {
+        self.end_collapse()?;
         self.prepare_layer()
+    }
+
+    fn tidy_disk(&mut self) -> Result<Vec<PathBuf>, HypervisorError> {
+        if self.collapse.is_none() && self.between.len() >= MANY {
+            let files = self.below.iter().map(|layer| layer.path.clone());
+            let between = self.between.iter().cloned().zip(files).collect();
+            let node = self.current_node();
+            self.collapse = Some(Collapse::begin(&mut self.instance, &node, between)?);
+        }
+        Ok(std::mem::take(&mut self.shed))
     }
 
     fn pause(&mut self) -> Result<(), HypervisorError> {
@@ -142,11 +171,15 @@ impl Vm for QemuVm {
 
     fn freeze_disk(&mut self) -> Result<FrozenDisk, HypervisorError> {
         self.prepare_layer()?;
+        let frozen = self.current_node();
         let switch = json!({ "node": self.current_node(), "overlay": layer_node(self.layers) });
         self.instance.command("blockdev-snapshot", switch)?;
         let next = self.layer_path(self.layers);
         let path = std::mem::replace(&mut self.layer, next);
         self.below.insert(0, DiskLayer { path, format: "qcow2".into() });
+        if frozen != DISK_NODE {
+            self.between.insert(0, frozen);
+        }
         self.layers += 1;
         self.prepared = false;
         Ok(FrozenDisk { layers: self.below.clone(), bytes: self.disk_bytes })
