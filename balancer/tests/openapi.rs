@@ -115,6 +115,13 @@ async fn every_path_answers_what_the_document_says() {
             asked.send(result).unwrap();
         }
     });
+    let mut upgrades = front.upgrade_asks().unwrap();
+    tokio::spawn(async move {
+        let mut results = [Ok(4711), Err("a port is in use".to_owned())].into_iter();
+        while let (Some(asked), Some(result)) = (upgrades.recv().await, results.next()) {
+            asked.send(result).unwrap();
+        }
+    });
     let document = document(&front).await;
     for tier in [false, true] {
         if tier {

@@ -28,15 +28,16 @@ pub struct Meter {
     plan: Arc<ArcSwap<Plan>>,
     load: Load,
     reloads: Arc<Reloads>,
+    upgrades: Arc<Reloads>,
     desc: Option<Desc>,
 }
 
 impl Meter {
-    /// A meter over what workers follow and count.
-    pub fn new(plan: Arc<ArcSwap<Plan>>, load: Load, reloads: Arc<Reloads>) -> Self {
+    /// A meter over what workers follow and count, and how reloads and upgrades went.
+    pub fn new(plan: Arc<ArcSwap<Plan>>, load: Load, [reloads, upgrades]: [Arc<Reloads>; 2]) -> Self {
         let about = "Constant 1, with the version of the running program.".to_owned();
         let desc = Desc::new("flurry_build_info".to_owned(), about, vec![], Default::default()).ok();
-        Self { plan, load, reloads, desc }
+        Self { plan, load, reloads, upgrades, desc }
     }
 
     fn requests(&self) -> Vec<MetricFamily> {
@@ -122,7 +123,7 @@ impl Meter {
     fn configuration(&self, plan: &Plan) -> Vec<MetricFamily> {
         let reloads = [("taken", self.reloads.taken()), ("refused", self.reloads.refused())];
         let series = |(result, count): (&'static str, u64)| (vec![("result", result)], count as f64);
-        let failed = f64::from(u8::from(self.reloads.error().is_some()));
+        let failed = |attempts: &Reloads| vec![(vec![], f64::from(u8::from(attempts.error().is_some())))];
         vec![
             counter(
                 "flurry_config_reloads_total",
@@ -137,7 +138,17 @@ impl Meter {
             gauge(
                 "flurry_config_last_reload_failed",
                 "1 if the last new configuration was refused.",
-                vec![(vec![], failed)],
+                failed(&self.reloads),
+            ),
+            counter(
+                "flurry_upgrades_failed_total",
+                "Attempts to hand over to a new program after which this one went on.",
+                vec![(vec![], self.upgrades.refused() as f64)],
+            ),
+            gauge(
+                "flurry_upgrade_last_failed",
+                "1 if the last attempt to hand over to a new program failed.",
+                failed(&self.upgrades),
             ),
         ]
     }

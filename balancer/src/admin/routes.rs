@@ -29,11 +29,12 @@ enum Page {
     Health,
     Readiness,
     Reload,
+    Upgrade,
     Scaling,
 }
 
 /// Every path, and whether it is written to.
-const PATHS: [(&str, Page); 11] = [
+const PATHS: [(&str, Page); 12] = [
     ("/", Page::Index),
     ("/metrics", Page::Metrics),
     ("/v1/status", Page::Status),
@@ -42,6 +43,7 @@ const PATHS: [(&str, Page); 11] = [
     ("/v1/config", Page::Config),
     ("/v1/openapi.json", Page::OpenApi),
     ("/v1/reload", Page::Reload),
+    ("/v1/upgrade", Page::Upgrade),
     ("/v1/scaling", Page::Scaling),
     ("/healthz", Page::Health),
     ("/readyz", Page::Readiness),
@@ -53,7 +55,7 @@ impl Page {
     }
 
     fn is_order(self) -> bool {
-        matches!(self, Self::Reload | Self::Scaling)
+        matches!(self, Self::Reload | Self::Upgrade | Self::Scaling)
     }
 
     fn takes(self, method: &Method) -> bool {
@@ -77,6 +79,7 @@ pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
     }
     match page {
         Page::Reload => reload(&handles).await,
+        Page::Upgrade => upgrade(&handles).await,
         _ => read(page, &request, &handles),
     }
 }
@@ -97,7 +100,7 @@ fn read<B>(page: Page, request: &Request<B>, handles: &Handles) -> Answer {
         Page::Health => text(StatusCode::OK, "ok\n"),
         Page::Readiness => readiness(handles),
         // Answered before, for it takes time.
-        Page::Reload => not_allowed(page),
+        Page::Reload | Page::Upgrade => not_allowed(page),
         Page::Scaling => scaling(request.uri().query().unwrap_or(""), handles),
     }
 }
@@ -124,14 +127,29 @@ async fn reload(handles: &Handles) -> Answer {
     }
     match answered.await {
         Ok(Ok(generation)) => json(&serde_json::json!({ "generation": generation })),
-        Ok(Err(complaints)) => {
-            let complaints: Vec<&str> = complaints.lines().collect();
-            let mut refused = json(&serde_json::json!({ "complaints": complaints }));
-            *refused.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
-            refused
-        }
+        Ok(Err(complaints)) => refused(StatusCode::UNPROCESSABLE_ENTITY, &complaints),
         Err(_gone) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
+}
+
+/// Asks for a new program to take over.
+async fn upgrade(handles: &Handles) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    if handles.upgrade_asked.send(answer).await.is_err() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "this is no `flurry up`\n");
+    }
+    match answered.await {
+        Ok(Ok(process)) => json(&serde_json::json!({ "pid": process })),
+        Ok(Err(complaints)) => refused(StatusCode::CONFLICT, &complaints),
+        Err(_gone) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+fn refused(status: StatusCode, complaints: &str) -> Answer {
+    let complaints: Vec<&str> = complaints.lines().collect();
+    let mut refused = json(&serde_json::json!({ "complaints": complaints }));
+    *refused.status_mut() = status;
+    refused
 }
 
 /// Which configuration is in force, and how the last one was taken.
@@ -141,6 +159,8 @@ fn config(handles: &Handles) -> Answer {
         "generation": handles.plan.load().generation,
         "reloads": { "taken": reloads.taken(), "refused": reloads.refused() },
         "last_error": reloads.error(),
+        "pid": std::process::id(),
+        "upgrades": { "failed": handles.upgrades.refused(), "last_error": handles.upgrades.error() },
     }))
 }
 
