@@ -218,6 +218,18 @@ impl Notes {
         }
     }
 
+    /// One of two backends was sooner, or is all that is left: it counts as the last try.
+    pub(crate) fn settled(&mut self, winner: &BackendId) {
+        let now = Instant::now();
+        for lost in self.tries.iter_mut().filter(|it| it.ended.is_none() && it.backend != *winner) {
+            (lost.ended, lost.error) = (Some(now), Some("another backend was sooner"));
+        }
+        if let Some(index) = self.tries.iter().rposition(|it| it.backend == *winner) {
+            let winner = self.tries.remove(index);
+            self.tries.push(winner);
+        }
+    }
+
     /// Time at backends until the heads of their answers.
     pub(crate) fn upstream(&self) -> Option<Duration> {
         let end = self.end.as_ref().map_or(self.began, |end| end.at);

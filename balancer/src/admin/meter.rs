@@ -68,6 +68,15 @@ impl Meter {
             plain("flurry_retries_denied_total", "Retries that the budget did not allow.", |w| {
                 &w.retries_denied
             }),
+            plain("flurry_hedges_total", "Requests sent to a second backend, for want of an answer.", |w| {
+                &w.hedges
+            }),
+            plain("flurry_hedges_won_total", "Of these, answered by the second backend.", |w| &w.hedges_won),
+            plain(
+                "flurry_hedges_denied_total",
+                "Requests for which the budget allowed no second backend.",
+                |w| &w.hedges_denied,
+            ),
             plain("flurry_connections_accepted_total", "Connections of clients.", |w| &w.accepted),
             plain("flurry_tunnels_total", "Connections that became tunnels: WebSocket, CONNECT.", |w| {
                 &w.tunnels

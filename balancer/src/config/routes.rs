@@ -27,8 +27,8 @@ const FRAMING: [&str; 9] = [
 ];
 
 /// Keys that say how backends are asked.
-const ABOUT_BACKENDS: [&str; 6] =
-    ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout"];
+const ABOUT_BACKENDS: [&str; 7] =
+    ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout", "hedge"];
 
 /// What sends a client elsewhere.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];

@@ -149,6 +149,12 @@ pub struct WorkerCounters {
     pub retries: Counter,
     /// Not sent again because the retry budget was used up.
     pub retries_denied: Counter,
+    /// Sent to a second backend because the first one did not answer.
+    pub hedges: Counter,
+    /// Of these, answered by the second one.
+    pub hedges_won: Counter,
+    /// Not sent to a second one because the retry budget was used up.
+    pub hedges_denied: Counter,
     /// Connections accepted from clients.
     pub accepted: Counter,
     /// Connections of clients that are open now (a gauge).

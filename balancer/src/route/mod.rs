@@ -7,12 +7,14 @@
 
 mod connect;
 mod edit;
+mod hedge;
 mod matcher;
 mod plan;
 mod traffic;
 
 pub use connect::TargetPattern;
 pub use edit::{HeaderEdits, Rewrite, Template};
+pub use hedge::HedgeAfter;
 pub use matcher::{HostPattern, Matcher, PathPattern, Seen};
 pub use plan::{Action, FALLBACK, OwnAnswer, Plan, Route, RouteSettings};
 pub(crate) use traffic::limits;

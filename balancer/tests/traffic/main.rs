@@ -4,12 +4,14 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests are named as sentences")]
 
 mod balancing;
+mod hedging;
 mod limits;
 mod outliers;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use balancer::front::Front;
 use support::*;
