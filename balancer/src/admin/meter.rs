@@ -78,6 +78,11 @@ impl Meter {
                 |w| &w.hedges_denied,
             ),
             plain("flurry_connections_accepted_total", "Connections of clients.", |w| &w.accepted),
+            plain(
+                "flurry_connections_stalled_total",
+                "Connections cut because their client neither sent nor took anything, or took it too slowly.",
+                |w| &w.stalled,
+            ),
             plain("flurry_tunnels_total", "Connections that became tunnels: WebSocket, CONNECT.", |w| {
                 &w.tunnels
             }),

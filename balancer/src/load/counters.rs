@@ -159,6 +159,8 @@ pub struct WorkerCounters {
     pub accepted: Counter,
     /// Connections of clients that are open now (a gauge).
     pub open: Counter,
+    /// Connections cut because their client took nothing, or too slowly.
+    pub stalled: Counter,
     /// Connections made to backends.
     pub connects: Counter,
     /// Connections to backends that could not be made.

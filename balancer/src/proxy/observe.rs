@@ -178,6 +178,7 @@ impl Body for ObservedBody {
             record.session.answer_asked_for(polled.is_ready());
             if let Poll::Ready(Some(Ok(frame))) = &polled {
                 let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+                record.session.answer_moved(length);
                 record.session.note(|notes| notes.bytes_out += length as u64);
             }
         }

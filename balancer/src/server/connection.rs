@@ -241,7 +241,10 @@ fn ended<S: Door>(why: Why, connection: Connection<S>, session: &Session, worker
             worker.counters.refused.bump();
             connection.into_parts().io.into_inner().last_words(REQUEST_TIMEOUT);
         }
-        Why::Stalled => tracing::debug!(client = ?session.client.address, "client stalled"),
+        Why::Stalled => {
+            worker.counters.stalled.bump();
+            tracing::debug!(client = ?session.client.address, "client stalled");
+        }
     }
     End::Closed
 }

@@ -11,6 +11,7 @@ pub mod framing;
 mod guard;
 mod http2;
 mod listen;
+mod pace;
 mod proxied;
 mod session;
 mod tunnel;
