@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 /// Status, media type and body of an answer.
 async fn ask(front: &Front, method: &str, path: &str) -> (String, String, String) {
     let mut stream = TcpStream::connect(front.admin()).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -16,6 +16,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// More than all buffers between two sockets hold.
 const LARGE: usize = 24 << 20;
+/// Large enough that room in it is announced at once, and not when a timer looks.
+const BUFFER: u32 = 128 * 1024;
 
 async fn large() -> Backend {
     Backend::serve(|_| async { Response::new(Full::new(Bytes::from(vec![b'x'; LARGE]))) }).await
@@ -27,10 +29,10 @@ async fn stalled(front: &Front) -> f64 {
     family.get_metric()[0].get_counter().get_value()
 }
 
-/// Asks for the answer, with a small buffer of its own.
-async fn ask(front: &Front) -> TcpStream {
+/// Asks for the answer, with a buffer of so many bytes.
+async fn ask(front: &Front, buffer: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.set_recv_buffer_size(buffer).unwrap();
     let mut stream = socket.connect(front.listen()[0]).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     stream
@@ -54,7 +56,7 @@ const LIMITS: &str = "timeouts: {client_stall: 1s, client_rate: 64KiB}";
 async fn a_client_that_trickles_is_cut_and_counted() {
     let backend = large().await;
     let front = ready_front(&[backend.address], LIMITS).await;
-    let mut stream = ask(&front).await;
+    let mut stream = ask(&front, BUFFER).await;
     // 10 KB a second: it never stalls.
     tokio::spawn(async move { read(&mut stream, 512, 60 * SECOND).await });
     for _ in 0..1000 {
@@ -71,8 +73,8 @@ async fn a_client_that_trickles_is_cut_and_counted() {
 async fn a_client_that_is_slow_and_steady_is_not_cut() {
     let backend = large().await;
     let front = ready_front(&[backend.address], LIMITS).await;
-    let mut stream = ask(&front).await;
-    assert!(read(&mut stream, 16 * 1024, 5 * SECOND).await);
+    let mut stream = ask(&front, BUFFER).await;
+    assert!(read(&mut stream, 32 * 1024, 5 * SECOND).await);
     assert_eq!(stalled(&front).await, 0.0);
 }
 
@@ -80,8 +82,8 @@ async fn a_client_that_is_slow_and_steady_is_not_cut() {
 async fn with_any_rate_only_a_standstill_counts() {
     let backend = large().await;
     let front = ready_front(&[backend.address], "timeouts: {client_stall: 1s, client_rate: 0}").await;
-    let mut stream = ask(&front).await;
-    assert!(read(&mut stream, 2048, 4 * SECOND).await);
+    let mut stream = ask(&front, BUFFER).await;
+    assert!(read(&mut stream, 16 * 1024, 4 * SECOND).await);
     assert_eq!(stalled(&front).await, 0.0);
     for _ in 0..1000 {
         if stalled(&front).await == 1.0 {

@@ -136,7 +136,10 @@ async fn exchange(
     let broke = |error: hyper::Error| FetchError::Exchange(admin, error.into());
     let stream = TcpStream::connect(admin).await.map_err(|error| FetchError::Connect(admin, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-    request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("flurry"));
+    // An address in text is always a valid value.
+    if let Ok(host) = http::HeaderValue::try_from(admin.to_string()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(broke)?;
         let status = answer.status();

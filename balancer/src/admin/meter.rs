@@ -91,6 +91,14 @@ impl Meter {
                 &w.connect_failures
             }),
             counter(
+                "flurry_tunnel_bytes_total",
+                "Bytes that went through tunnels that have ended, by direction as clients see it.",
+                vec![
+                    (vec![("direction", "sent")], self.load.sum(|w| &w.tunnel_bytes_in) as f64),
+                    (vec![("direction", "received")], self.load.sum(|w| &w.tunnel_bytes_out) as f64),
+                ],
+            ),
+            counter(
                 "flurry_queue_refused_total",
                 "Requests answered with 503 for want of a backend, by reason.",
                 vec![

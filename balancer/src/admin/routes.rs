@@ -1,7 +1,8 @@
 //! What each path of the admin listener answers.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use prometheus::{Encoder, TextEncoder};
@@ -68,6 +69,13 @@ impl Page {
 
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
+    // A page that a user of this host happens to visit may lead a name of its own here.
+    if !is_for_us(&request) {
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "ask for an address or for localhost, not for a name\n",
+        );
+    }
     let Some(page) = Page::of(request.uri().path()) else { return index(StatusCode::NOT_FOUND) };
     if !page.takes(request.method()) {
         return not_allowed(page);
@@ -81,6 +89,22 @@ pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
         Page::Reload => reload(&handles).await,
         Page::Upgrade => upgrade(&handles).await,
         _ => read(page, &request, &handles),
+    }
+}
+
+/// Whether what is asked for is an address, or this host under the name that nobody else can have.
+/// Browsers always say it.
+fn is_for_us<B>(request: &Request<B>) -> bool {
+    let asked = match request.headers().get(HOST) {
+        Some(host) => Authority::try_from(host.as_bytes()).ok(),
+        None => request.uri().authority().cloned(),
+    };
+    match asked {
+        None => !request.headers().contains_key(HOST),
+        Some(asked) => {
+            let host = asked.host().trim_matches(['[', ']']);
+            host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
+        }
     }
 }
 
@@ -243,6 +267,22 @@ fn with_type(status: StatusCode, kind: &'static str, page: Bytes) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_others_can_lead_here_are_not_ours() {
+        let asked = |host: Option<&str>| {
+            let request = host.into_iter().fold(Request::get("/"), |it, host| it.header(HOST, host));
+            is_for_us(&request.body(()).unwrap())
+        };
+        for ours in ["127.0.0.1:9900", "[::1]:9900", "localhost", "LOCALHOST:80", "10.0.0.1"] {
+            assert!(asked(Some(ours)), "{ours}");
+        }
+        assert!(asked(None), "HTTP/1.0");
+        for other in ["evil.test", "evil.test:9900", "localhost.evil.test", "127.0.0.1.evil.test", "", "a b"]
+        {
+            assert!(!asked(Some(other)), "{other}");
+        }
+    }
 
     /// The test of its schemas is with the real listener.
     #[test]

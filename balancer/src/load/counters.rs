@@ -167,6 +167,10 @@ pub struct WorkerCounters {
     pub connect_failures: Counter,
     /// Connections that became tunnels.
     pub tunnels: Counter,
+    /// Bytes of tunnels that have ended, from clients.
+    pub tunnel_bytes_in: Counter,
+    /// Bytes of tunnels that have ended, to clients.
+    pub tunnel_bytes_out: Counter,
     /// What the scaler goes by.
     pub scaled: ScaledCounters,
 }

@@ -37,7 +37,10 @@ impl Record {
     fn tell(&self, now: Instant) {
         if let Some(notes) = self.session.take_notes() {
             let route = self.session.route().as_ref().map(|route| Arc::clone(&route.name));
-            notes.finish(End { at: now, status: self.status, ending: self.ending, route });
+            let end = End { at: now, status: self.status, ending: self.ending, route };
+            if let Some((notes, end)) = self.session.tell_later(notes, end) {
+                notes.finish(end);
+            }
         }
     }
 }

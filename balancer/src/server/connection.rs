@@ -148,7 +148,8 @@ async fn http1(mut io: Guarded, session: Rc<Session>, worker: Rc<Worker>) {
             End::Tunnel(tunnel, client, early) => {
                 let plan = worker.plan();
                 worker.counters.tunnels.bump();
-                let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
+                let times = [plan.timeouts.tunnel, plan.tick];
+                let end = Box::pin(tunnel.run(client, early, times, &worker.counters)).await;
                 tracing::debug!(?end, "a tunnel ended");
                 return;
             }

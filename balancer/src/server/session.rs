@@ -17,7 +17,7 @@ use http::HeaderValue;
 
 use super::pace::Pace;
 use super::tunnel::Tunnel;
-use crate::account::Notes;
+use crate::account::{End, Notes};
 use crate::proxy::Replay;
 use crate::route::Route;
 
@@ -300,6 +300,17 @@ impl Session {
     /// The connection becomes a tunnel once the answer is out.
     pub(crate) fn becomes_tunnel(&self, tunnel: Tunnel) {
         self.tunnel.set(Some(tunnel));
+    }
+
+    /// What became a tunnel is told of when that ends: gives the account back otherwise.
+    pub(crate) fn tell_later(&self, notes: Box<Notes>, end: End) -> Option<(Box<Notes>, End)> {
+        match self.tunnel.take() {
+            None => Some((notes, end)),
+            Some(tunnel) => {
+                self.tunnel.set(Some(Tunnel { account: Some((notes, end)), ..tunnel }));
+                None
+            }
+        }
     }
 
     pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
