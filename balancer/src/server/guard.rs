@@ -81,7 +81,7 @@ impl Guarded {
         match written {
             Poll::Ready(Ok(bytes)) => self.session.gave(*bytes),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending if self.session.is_blocked_for_long() => {
+            Poll::Pending if self.session.is_to_be_measured() => {
                 self.session.wait_for_client(self.stream.raw().untaken());
             }
             Poll::Pending => {}

@@ -156,6 +156,8 @@ pub(crate) struct Session {
     /// Bytes given to the kernel, or of a stream to the connection; and those that still wait there.
     given: Cell<u64>,
     waiting: Cell<u64>,
+    /// When it was looked at last how much waits.
+    measured: Cell<Option<Instant>>,
     pace: Cell<Pace>,
     lingering: Cell<Option<Instant>>,
     expired: Cell<Option<Expired>>,
@@ -182,6 +184,7 @@ impl Session {
             write_blocked: Cell::new(None),
             given: Cell::new(0),
             waiting: Cell::new(0),
+            measured: Cell::new(None),
             pace: Cell::default(),
             lingering: Cell::new(None),
             expired: Cell::new(None),
@@ -393,25 +396,31 @@ impl Session {
         }
     }
 
-    /// Bytes were given to the kernel; of a stream, to its connection.
+    /// Bytes were given to the kernel, and wait there as far as is known.
     #[inline]
     pub(crate) fn gave(&self, bytes: usize) {
         self.given.set(self.given.get() + bytes as u64);
+        self.waiting.set(self.waiting.get() + bytes as u64);
     }
 
     /// Of a stream: a piece of its answer was given to its connection.
     #[inline]
     pub(crate) fn answer_moved(&self, bytes: usize) {
         if self.given_up.is_some() {
-            self.gave(bytes);
+            self.given.set(self.given.get() + bytes as u64);
         }
     }
 
-    /// Whether the client has taken nothing for a moment, so that it is worth a look how much waits.
-    pub(crate) fn is_blocked_for_long(&self) -> bool {
-        /// Clients that are quicker cost no look.
-        const MOMENT: Duration = Duration::from_millis(200);
-        self.write_blocked.get().is_some_and(|since| since.elapsed() >= MOMENT)
+    /// Whether it is time to look how much waits in the kernel, now that it takes no more.
+    pub(crate) fn is_to_be_measured(&self) -> bool {
+        /// Between two looks, so that they cost nothing.
+        const MOMENT: Duration = Duration::from_millis(100);
+        let now = Instant::now();
+        let due = self.measured.get().is_none_or(|at| now.saturating_duration_since(at) >= MOMENT);
+        if due {
+            self.measured.set(Some(now));
+        }
+        due
     }
 
     /// So many bytes wait in the kernel for the client to take them.
