@@ -309,8 +309,9 @@ impl Session {
     pub(crate) fn tell_later(&self, notes: Box<Notes>, end: End) -> Option<(Box<Notes>, End)> {
         match self.tunnel.take() {
             None => Some((notes, end)),
-            Some(tunnel) => {
-                self.tunnel.set(Some(Tunnel { account: Some((notes, end)), ..tunnel }));
+            Some(mut tunnel) => {
+                tunnel.account = Some((notes, end));
+                self.tunnel.set(Some(tunnel));
                 None
             }
         }
