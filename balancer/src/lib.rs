@@ -16,6 +16,7 @@ pub mod replay;
 pub mod route;
 pub mod server;
 pub mod simulate;
+pub mod succession;
 mod sys;
 pub mod tier;
 mod timeline;

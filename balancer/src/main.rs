@@ -40,6 +40,8 @@ enum Command {
     Replay(cli::replay::ReplayArgs),
     /// Hold a running tier at a size, or let its policy decide again.
     Scale(cli::scale::ScaleArgs),
+    /// Hand over to the program as it is on disk now, without a refused connection.
+    Upgrade(cli::upgrade::UpgradeArgs),
     /// Run a policy over a recorded load, without any VM.
     Simulate(cli::simulate::SimulateArgs),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Policy(args) => cli::policy::main(&args),
         Command::Replay(args) => cli::replay::main(&args),
         Command::Scale(args) => cli::scale::main(&args),
+        Command::Upgrade(args) => cli::upgrade::main(&args),
         Command::Simulate(args) => cli::simulate::main(&args),
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 async fn ask(front: &Front, request: &str) -> String {
     let mut stream = TcpStream::connect(front.admin()).await.unwrap();
-    let request = format!("{request} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

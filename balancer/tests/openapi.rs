@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 /// Status, media type and body of an answer.
 async fn ask(front: &Front, method: &str, path: &str) -> (String, String, String) {
     let mut stream = TcpStream::connect(front.admin()).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -112,6 +112,13 @@ async fn every_path_answers_what_the_document_says() {
     tokio::spawn(async move {
         let mut results = [Ok(2), Err("listen: is missing".to_owned())].into_iter();
         while let (Some(asked), Some(result)) = (asks.recv().await, results.next()) {
+            asked.send(result).unwrap();
+        }
+    });
+    let mut upgrades = front.upgrade_asks().unwrap();
+    tokio::spawn(async move {
+        let mut results = [Ok(4711), Err("a port is in use".to_owned())].into_iter();
+        while let (Some(asked), Some(result)) = (upgrades.recv().await, results.next()) {
             asked.send(result).unwrap();
         }
     });

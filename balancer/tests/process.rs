@@ -279,7 +279,10 @@ async fn a_second_signal_does_not_wait() {
 
 async fn reload(up: &Up) -> String {
     let mut stream = TcpStream::connect(up.admin).await.unwrap();
-    stream.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer

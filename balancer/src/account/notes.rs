@@ -140,13 +140,14 @@ pub(crate) struct Notes {
     /// Why it was not answered by a backend, or not well.
     pub(crate) why: Option<bytes::Bytes>,
     pub(crate) end: Option<End>,
+    tunnelled: bool,
 }
 
 impl Notes {
     pub(crate) fn new(account: Arc<Account>, head: Head, client: Option<IpAddr>, began: Instant) -> Self {
         let (time, queued) = (SystemTime::now(), Duration::ZERO);
         let (bytes_in, bytes_out, in_line_since, tries, why, end) = (0, 0, None, Vec::new(), None, None);
-        let (trace, secure) = (None, false);
+        let (trace, secure, tunnelled) = (None, false, false);
         Self {
             account,
             trace,
@@ -162,6 +163,7 @@ impl Notes {
             tries,
             why,
             end,
+            tunnelled,
         }
     }
 
@@ -218,6 +220,25 @@ impl Notes {
         }
     }
 
+    /// One of two backends was sooner, or is all that is left: it counts as the last try.
+    pub(crate) fn settled(&mut self, winner: &BackendId) {
+        let now = Instant::now();
+        for lost in self.tries.iter_mut().filter(|it| it.ended.is_none() && it.backend != *winner) {
+            (lost.ended, lost.error) = (Some(now), Some("another backend was sooner"));
+        }
+        if let Some(index) = self.tries.iter().rposition(|it| it.backend == *winner) {
+            let winner = self.tries.remove(index);
+            self.tries.push(winner);
+        }
+    }
+
+    /// It became a tunnel, through which so many bytes went each way.
+    pub(crate) fn tunnelled(&mut self, from_client: u64, from_backend: u64) {
+        self.bytes_in += from_client;
+        self.bytes_out += from_backend;
+        self.tunnelled = true;
+    }
+
     /// Time at backends until the heads of their answers.
     pub(crate) fn upstream(&self) -> Option<Duration> {
         let end = self.end.as_ref().map_or(self.began, |end| end.at);
@@ -227,7 +248,8 @@ impl Notes {
 
     /// The same as an example of its latency, if its trace can be looked at.
     pub(super) fn exemplar(&self) -> Option<Exemplar> {
-        let trace = self.trace.filter(Trace::is_sampled)?;
+        // How long a tunnel lasted is no latency.
+        let trace = self.trace.filter(|trace| trace.is_sampled() && !self.tunnelled)?;
         let latency = self.end.as_ref()?.at.saturating_duration_since(self.began);
         Some(Exemplar { trace: trace.id, latency, time: self.time + latency })
     }

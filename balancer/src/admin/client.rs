@@ -16,6 +16,8 @@ use crate::front::Order;
 
 /// The longest time for a document.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest time for a new program to start; the old one gives up before.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(45);
 /// The largest document that is read, in bytes.
 const MAX_DOCUMENT: usize = 16 << 20;
 
@@ -85,9 +87,46 @@ pub async fn send_order(admin: SocketAddr, order: Order) -> Result<String, Fetch
     }
 }
 
+/// Asks for a new program to take over; returns its process ID.
+///
+/// # Errors
+/// [`FetchError`]; the old one goes on then.
+pub async fn ask_for_upgrade(admin: SocketAddr) -> Result<u32, FetchError> {
+    #[derive(serde::Deserialize)]
+    struct Successor {
+        pid: u32,
+    }
+    #[derive(serde::Deserialize)]
+    struct Complaints {
+        complaints: Vec<String>,
+    }
+    let request = Request::post("/v1/upgrade")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| FetchError::Exchange(admin, error.into()))?;
+    let no_document = |error| FetchError::Document(admin, error);
+    match ask_within(UPGRADE_TIMEOUT, admin, request).await? {
+        (StatusCode::OK, page) => {
+            serde_json::from_slice::<Successor>(&page).map(|it| it.pid).map_err(no_document)
+        }
+        (StatusCode::CONFLICT, page) => {
+            let refused: Complaints = serde_json::from_slice(&page).map_err(no_document)?;
+            Err(FetchError::Refused(refused.complaints.join("\n")))
+        }
+        (other, _) => Err(FetchError::Answer(admin, other)),
+    }
+}
+
 async fn ask(admin: SocketAddr, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), FetchError> {
-    let timed_out = |_| FetchError::Timeout(admin, TIMEOUT);
-    tokio::time::timeout(TIMEOUT, exchange(admin, request)).await.map_err(timed_out)?
+    ask_within(TIMEOUT, admin, request).await
+}
+
+async fn ask_within(
+    limit: Duration,
+    admin: SocketAddr,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Bytes), FetchError> {
+    let timed_out = |_| FetchError::Timeout(admin, limit);
+    tokio::time::timeout(limit, exchange(admin, request)).await.map_err(timed_out)?
 }
 
 async fn exchange(
@@ -97,7 +136,10 @@ async fn exchange(
     let broke = |error: hyper::Error| FetchError::Exchange(admin, error.into());
     let stream = TcpStream::connect(admin).await.map_err(|error| FetchError::Connect(admin, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-    request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("flurry"));
+    // An address in text is always a valid value.
+    if let Ok(host) = http::HeaderValue::try_from(admin.to_string()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(broke)?;
         let status = answer.status();

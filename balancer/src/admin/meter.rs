@@ -28,15 +28,16 @@ pub struct Meter {
     plan: Arc<ArcSwap<Plan>>,
     load: Load,
     reloads: Arc<Reloads>,
+    upgrades: Arc<Reloads>,
     desc: Option<Desc>,
 }
 
 impl Meter {
-    /// A meter over what workers follow and count.
-    pub fn new(plan: Arc<ArcSwap<Plan>>, load: Load, reloads: Arc<Reloads>) -> Self {
+    /// A meter over what workers follow and count, and how reloads and upgrades went.
+    pub fn new(plan: Arc<ArcSwap<Plan>>, load: Load, [reloads, upgrades]: [Arc<Reloads>; 2]) -> Self {
         let about = "Constant 1, with the version of the running program.".to_owned();
         let desc = Desc::new("flurry_build_info".to_owned(), about, vec![], Default::default()).ok();
-        Self { plan, load, reloads, desc }
+        Self { plan, load, reloads, upgrades, desc }
     }
 
     fn requests(&self) -> Vec<MetricFamily> {
@@ -67,7 +68,21 @@ impl Meter {
             plain("flurry_retries_denied_total", "Retries that the budget did not allow.", |w| {
                 &w.retries_denied
             }),
+            plain("flurry_hedges_total", "Requests sent to a second backend, for want of an answer.", |w| {
+                &w.hedges
+            }),
+            plain("flurry_hedges_won_total", "Of these, answered by the second backend.", |w| &w.hedges_won),
+            plain(
+                "flurry_hedges_denied_total",
+                "Requests for which the budget allowed no second backend.",
+                |w| &w.hedges_denied,
+            ),
             plain("flurry_connections_accepted_total", "Connections of clients.", |w| &w.accepted),
+            plain(
+                "flurry_connections_stalled_total",
+                "Connections cut because their client neither sent nor took anything, or took it too slowly.",
+                |w| &w.stalled,
+            ),
             plain("flurry_tunnels_total", "Connections that became tunnels: WebSocket, CONNECT.", |w| {
                 &w.tunnels
             }),
@@ -75,6 +90,14 @@ impl Meter {
             plain("flurry_upstream_connect_failures_total", "Connections to backends that failed.", |w| {
                 &w.connect_failures
             }),
+            counter(
+                "flurry_tunnel_bytes_total",
+                "Bytes that went through tunnels that have ended, by direction as clients see it.",
+                vec![
+                    (vec![("direction", "sent")], self.load.sum(|w| &w.tunnel_bytes_in) as f64),
+                    (vec![("direction", "received")], self.load.sum(|w| &w.tunnel_bytes_out) as f64),
+                ],
+            ),
             counter(
                 "flurry_queue_refused_total",
                 "Requests answered with 503 for want of a backend, by reason.",
@@ -122,7 +145,7 @@ impl Meter {
     fn configuration(&self, plan: &Plan) -> Vec<MetricFamily> {
         let reloads = [("taken", self.reloads.taken()), ("refused", self.reloads.refused())];
         let series = |(result, count): (&'static str, u64)| (vec![("result", result)], count as f64);
-        let failed = f64::from(u8::from(self.reloads.error().is_some()));
+        let failed = |attempts: &Reloads| vec![(vec![], f64::from(u8::from(attempts.error().is_some())))];
         vec![
             counter(
                 "flurry_config_reloads_total",
@@ -137,7 +160,17 @@ impl Meter {
             gauge(
                 "flurry_config_last_reload_failed",
                 "1 if the last new configuration was refused.",
-                vec![(vec![], failed)],
+                failed(&self.reloads),
+            ),
+            counter(
+                "flurry_upgrades_failed_total",
+                "Attempts to hand over to a new program after which this one went on.",
+                vec![(vec![], self.upgrades.refused() as f64)],
+            ),
+            gauge(
+                "flurry_upgrade_last_failed",
+                "1 if the last attempt to hand over to a new program failed.",
+                failed(&self.upgrades),
             ),
         ]
     }

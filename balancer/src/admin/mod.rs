@@ -19,10 +19,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use client::{FetchError, fetch_history, fetch_status, send_order};
+pub use client::{FetchError, ask_for_upgrade, fetch_history, fetch_status, send_order};
 pub use meter::Meter;
 pub use table::table;
 
@@ -33,18 +33,24 @@ const MAX_CONNECTIONS: usize = 64;
 /// The longest time for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves the admin listener until the task is cancelled.
-pub(crate) async fn serve(listener: TcpListener, handles: Handles) {
+/// Serves the admin listener until the task is cancelled. Once it is closed, connections end with
+/// their next answer.
+pub(crate) async fn serve(listener: TcpListener, handles: Handles, mut closed: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = end_of(&mut closed) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _peer)) => {
-                let handles = handles.clone();
+                let (handles, closed) = (handles.clone(), closed.clone());
                 connections.spawn(async move {
-                    serve_one(stream, handles).await;
+                    serve_one(stream, handles, closed).await;
                     drop(place);
                 });
             }
@@ -54,18 +60,32 @@ pub(crate) async fn serve(listener: TcpListener, handles: Handles) {
             }
         }
     }
+    drop(listener);
+    connections.join_all().await;
 }
 
-async fn serve_one(stream: TcpStream, handles: Handles) {
+/// Until the listener is closed, or its owner gone.
+async fn end_of(closed: &mut watch::Receiver<bool>) {
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+async fn serve_one(stream: TcpStream, handles: Handles, mut closed: watch::Receiver<bool>) {
     let service = service_fn(move |request| {
         let handles = handles.clone();
         async move { Ok::<_, std::convert::Infallible>(routes::answer(request, handles).await) }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = end_of(&mut closed) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "admin connection ended");
     }

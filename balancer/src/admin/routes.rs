@@ -1,7 +1,8 @@
 //! What each path of the admin listener answers.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use prometheus::{Encoder, TextEncoder};
@@ -29,11 +30,12 @@ enum Page {
     Health,
     Readiness,
     Reload,
+    Upgrade,
     Scaling,
 }
 
 /// Every path, and whether it is written to.
-const PATHS: [(&str, Page); 11] = [
+const PATHS: [(&str, Page); 12] = [
     ("/", Page::Index),
     ("/metrics", Page::Metrics),
     ("/v1/status", Page::Status),
@@ -42,6 +44,7 @@ const PATHS: [(&str, Page); 11] = [
     ("/v1/config", Page::Config),
     ("/v1/openapi.json", Page::OpenApi),
     ("/v1/reload", Page::Reload),
+    ("/v1/upgrade", Page::Upgrade),
     ("/v1/scaling", Page::Scaling),
     ("/healthz", Page::Health),
     ("/readyz", Page::Readiness),
@@ -53,7 +56,7 @@ impl Page {
     }
 
     fn is_order(self) -> bool {
-        matches!(self, Self::Reload | Self::Scaling)
+        matches!(self, Self::Reload | Self::Upgrade | Self::Scaling)
     }
 
     fn takes(self, method: &Method) -> bool {
@@ -66,6 +69,13 @@ impl Page {
 
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
+    // A page that a user of this host happens to visit may lead a name of its own here.
+    if !is_for_us(&request) {
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "ask for an address or for localhost, not for a name\n",
+        );
+    }
     let Some(page) = Page::of(request.uri().path()) else { return index(StatusCode::NOT_FOUND) };
     if !page.takes(request.method()) {
         return not_allowed(page);
@@ -77,7 +87,24 @@ pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
     }
     match page {
         Page::Reload => reload(&handles).await,
+        Page::Upgrade => upgrade(&handles).await,
         _ => read(page, &request, &handles),
+    }
+}
+
+/// Whether what is asked for is an address, or this host under the name that nobody else can have.
+/// Browsers always say it.
+fn is_for_us<B>(request: &Request<B>) -> bool {
+    let asked = match request.headers().get(HOST) {
+        Some(host) => Authority::try_from(host.as_bytes()).ok(),
+        None => request.uri().authority().cloned(),
+    };
+    match asked {
+        None => !request.headers().contains_key(HOST),
+        Some(asked) => {
+            let host = asked.host().trim_matches(['[', ']']);
+            host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
+        }
     }
 }
 
@@ -97,7 +124,7 @@ fn read<B>(page: Page, request: &Request<B>, handles: &Handles) -> Answer {
         Page::Health => text(StatusCode::OK, "ok\n"),
         Page::Readiness => readiness(handles),
         // Answered before, for it takes time.
-        Page::Reload => not_allowed(page),
+        Page::Reload | Page::Upgrade => not_allowed(page),
         Page::Scaling => scaling(request.uri().query().unwrap_or(""), handles),
     }
 }
@@ -124,14 +151,29 @@ async fn reload(handles: &Handles) -> Answer {
     }
     match answered.await {
         Ok(Ok(generation)) => json(&serde_json::json!({ "generation": generation })),
-        Ok(Err(complaints)) => {
-            let complaints: Vec<&str> = complaints.lines().collect();
-            let mut refused = json(&serde_json::json!({ "complaints": complaints }));
-            *refused.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
-            refused
-        }
+        Ok(Err(complaints)) => refused(StatusCode::UNPROCESSABLE_ENTITY, &complaints),
         Err(_gone) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
+}
+
+/// Asks for a new program to take over.
+async fn upgrade(handles: &Handles) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    if handles.upgrade_asked.send(answer).await.is_err() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "this is no `flurry up`\n");
+    }
+    match answered.await {
+        Ok(Ok(process)) => json(&serde_json::json!({ "pid": process })),
+        Ok(Err(complaints)) => refused(StatusCode::CONFLICT, &complaints),
+        Err(_gone) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+fn refused(status: StatusCode, complaints: &str) -> Answer {
+    let complaints: Vec<&str> = complaints.lines().collect();
+    let mut refused = json(&serde_json::json!({ "complaints": complaints }));
+    *refused.status_mut() = status;
+    refused
 }
 
 /// Which configuration is in force, and how the last one was taken.
@@ -141,6 +183,8 @@ fn config(handles: &Handles) -> Answer {
         "generation": handles.plan.load().generation,
         "reloads": { "taken": reloads.taken(), "refused": reloads.refused() },
         "last_error": reloads.error(),
+        "pid": std::process::id(),
+        "upgrades": { "failed": handles.upgrades.refused(), "last_error": handles.upgrades.error() },
     }))
 }
 
@@ -223,6 +267,22 @@ fn with_type(status: StatusCode, kind: &'static str, page: Bytes) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_others_can_lead_here_are_not_ours() {
+        let asked = |host: Option<&str>| {
+            let request = host.into_iter().fold(Request::get("/"), |it, host| it.header(HOST, host));
+            is_for_us(&request.body(()).unwrap())
+        };
+        for ours in ["127.0.0.1:9900", "[::1]:9900", "localhost", "LOCALHOST:80", "10.0.0.1"] {
+            assert!(asked(Some(ours)), "{ours}");
+        }
+        assert!(asked(None), "HTTP/1.0");
+        for other in ["evil.test", "evil.test:9900", "localhost.evil.test", "127.0.0.1.evil.test", "", "a b"]
+        {
+            assert!(!asked(Some(other)), "{other}");
+        }
+    }
 
     /// The test of its schemas is with the real listener.
     #[test]

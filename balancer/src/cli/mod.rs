@@ -12,6 +12,7 @@ pub mod status;
 pub mod timeline;
 pub mod top;
 pub mod up;
+pub mod upgrade;
 
 use std::io::IsTerminal;
 

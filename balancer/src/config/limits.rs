@@ -56,6 +56,10 @@ pub(super) fn read_adaptive(section: &mut Section<'_>) -> AdaptiveSettings {
 /// Reads the section `timeouts`.
 pub(super) fn read_timeouts(section: &mut Section<'_>) -> Timeouts {
     let default = Timeouts::default();
+    let client_rate = section
+        .bytes("client_rate", "give the bytes a second that a client must take at least, e.g. 128; 0 for any")
+        .at_most(1 << 30)
+        .or(default.client_rate);
     let mut read = |key: &str, remedy: &str, default: Duration| {
         section.duration(key, remedy).at_least(SHORTEST).at_most(LONGEST).or(default)
     };
@@ -76,6 +80,7 @@ pub(super) fn read_timeouts(section: &mut Section<'_>) -> Timeouts {
             "give the longest time without progress of a client within a message, e.g. 30s",
             default.client_stall,
         ),
+        client_rate,
         idle: read(
             "idle",
             "give the time that connections without a request are kept, e.g. 60s",

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
 use scaler::yaml::{Entry, Section};
 
 use super::health::is_path;
-use super::traffic;
+use super::{listen, traffic};
 use crate::route::{
     FALLBACK, HeaderEdits, HostPattern, Matcher, OwnAnswer, PathPattern, Rewrite, RouteSettings,
-    TargetPattern, Template, TrafficSettings,
+    TargetPattern, Targets, Template, TrafficSettings,
 };
 
 /// Fields that frame a message or belong to one connection: only we set them.
@@ -27,8 +28,8 @@ const FRAMING: [&str; 9] = [
 ];
 
 /// Keys that say how backends are asked.
-const ABOUT_BACKENDS: [&str; 6] =
-    ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout"];
+const ABOUT_BACKENDS: [&str; 7] =
+    ["rewrite", "request_headers", "response_timeout", "retries", "priority", "queue_timeout", "hedge"];
 
 /// What sends a client elsewhere.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -56,7 +57,7 @@ pub enum TargetConfig {
     /// We do.
     Answer(OwnAnswer),
     /// It is for CONNECT, to where one of these allows.
-    Connect(Vec<TargetPattern>),
+    Connect(Targets),
 }
 
 /// What routes may refer to.
@@ -251,7 +252,11 @@ fn connect(section: &mut Section<'_>) -> TargetConfig {
     const TO: &str = "give hosts with ports, e.g. [\"*.example.org:443\", \"db.internal:5432\"]";
     let entries = section.list("to", TO).not_empty().required().unwrap_or_default();
     let pattern = |entry: Entry<'_>| entry.string(TO).try_map(|text| TargetPattern::parse(&text)).optional();
-    TargetConfig::Connect(entries.into_iter().filter_map(pattern).collect())
+    let to: Vec<TargetPattern> = entries.into_iter().filter_map(pattern).collect();
+    let mut networks = listen::networks(section, "networks").unwrap_or_default();
+    // Who names an address means it.
+    networks.extend(to.iter().filter_map(TargetPattern::address).map(IpNet::from));
+    TargetConfig::Connect(Targets { to, networks })
 }
 
 fn redirect(section: &mut Section<'_>) -> Option<TargetConfig> {

@@ -1,4 +1,4 @@
-//! What a route lets through: `rate_limits`, `retries`, `priority`, `queue_timeout`.
+//! What a route lets through: `rate_limits`, `retries`, `priority`, `queue_timeout`, `hedge`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use scaler::yaml::Section;
 
 use super::rates;
 use crate::pool::Priority;
-use crate::route::{RetrySettings, TrafficSettings};
+use crate::route::{HedgeAfter, RetrySettings, TrafficSettings};
 
 const PRIORITIES: [(&str, Priority); 3] =
     [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
@@ -22,7 +22,13 @@ pub(super) fn read(section: &mut Section<'_>) -> TrafficSettings {
             .at_least(Duration::from_millis(1))
             .at_most(Duration::from_secs(24 * 3600))
             .optional(),
+        hedge: section.optional_section("hedge", hedge).flatten(),
     }
+}
+
+fn hedge(section: &mut Section<'_>) -> Option<HedgeAfter> {
+    let remedy = "give the time after which a second backend is asked, e.g. 50ms, or p95";
+    section.string("after", remedy).try_map(|text| HedgeAfter::parse(&text)).required()
 }
 
 fn retries(section: &mut Section<'_>) -> RetrySettings {

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 pub use board::{Board, TierState};
 pub use orders::{Desk, Order};
 use planner::Planner;
-pub use reload::{ReloadAsked, ReloadError, Reloads};
+pub use reload::{ReloadAsked, ReloadError, Reloads, UpgradeAsked};
 
 use crate::account::{Account, AccountError};
 use crate::admin;
@@ -38,9 +38,16 @@ use crate::net::Address;
 use crate::pool::{Pool, any_changed};
 use crate::route::Plan;
 use crate::server::{BindError, DataPlane, StartError, Stopped, bind_alone};
+use crate::succession::{HandOverError, Inherited, Offer, Successor};
 
 /// Time from one load sample to the next.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest time for backends to answer a first probe before connections are taken over.
+pub const PROBE_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest time for the last answers of the admin listener.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Time from one moment that is kept for the status page to the next.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -82,6 +89,10 @@ pub struct Handles {
     pub reloads: Arc<Reloads>,
     /// Where a new configuration is asked for.
     pub asked: mpsc::Sender<ReloadAsked>,
+    /// How attempts to hand over to a new program went.
+    pub upgrades: Arc<Reloads>,
+    /// Where a new program is asked for.
+    pub upgrade_asked: mpsc::Sender<UpgradeAsked>,
 }
 
 impl Handles {
@@ -100,10 +111,24 @@ impl Handles {
 pub struct Front {
     plane: DataPlane,
     planner: Planner,
-    admin: SocketAddr,
+    admin: AdminDoor,
     handles: Handles,
     asks: Option<mpsc::Receiver<ReloadAsked>>,
+    upgrade_asks: Option<mpsc::Receiver<UpgradeAsked>>,
+    handed_over: bool,
     tasks: JoinSet<()>,
+}
+
+/// The admin listener, seen from outside.
+struct AdminDoor {
+    /// As configured.
+    asked: SocketAddr,
+    /// With its real port.
+    address: SocketAddr,
+    /// The socket once more, for a process that takes over.
+    kept: std::net::TcpListener,
+    /// Whether it accepts no more.
+    closed: watch::Sender<bool>,
 }
 
 impl Front {
@@ -113,30 +138,50 @@ impl Front {
     /// # Errors
     /// [`FrontError`] with the key of the configuration; nothing is left running then.
     pub async fn open(config: &Config) -> Result<Self, FrontError> {
+        Self::open_with(config, Inherited::default()).await
+    }
+
+    /// The same with sockets of a process that this one replaces. Nothing is accepted from them
+    /// before backends are known to answer, or have had [`PROBE_GRACE`] to.
+    ///
+    /// # Errors
+    /// As [`Front::open`]; who had the sockets before can go on then.
+    pub async fn open_with(config: &Config, mut inherited: Inherited) -> Result<Self, FrontError> {
         limits::raise_open_files();
-        let admin = bind_alone("admin", config.admin)?;
+        let admin = match inherited.take_admin(config.admin) {
+            Some(admin) => admin,
+            None => bind_alone("admin", config.admin)?,
+        };
+        let takes_over = !inherited.is_empty();
         let load = Load::new(config.workers.unwrap_or_else(processors));
         let account = Account::open(&config.account, None)?;
         let planner = Planner::new(config, account, load.workers());
         let (pool, plan) = (planner.default_pool().clone(), planner.shared_plan());
         let mut plane = DataPlane::start(&plan, &load)?;
-        let prepared = plane.prepare(&config.listen, &config.trusted_proxies)?;
+        let prepared = plane.prepare(&config.listen, &config.trusted_proxies, &mut inherited)?;
+        let admin = AdminDoor::new(config.admin, admin)?;
+        if takes_over {
+            // Those that never come up have been down before.
+            let _ = tokio::time::timeout(PROBE_GRACE, backends_ready(&plan.load())).await;
+        }
         plane.listen(prepared);
+        inherited.close();
         let registry = Registry::new();
         let reloads = Arc::new(Reloads::default());
-        let meter = admin::Meter::new(Arc::clone(&plan), load.clone(), Arc::clone(&reloads));
+        let upgrades = Arc::new(Reloads::default());
+        let meter = admin::Meter::new(Arc::clone(&plan), load.clone(), [&reloads, &upgrades].map(Arc::clone));
         registry.register(Box::new(meter))?;
         let board = Arc::new(Board::new(&config.name, &plane.addresses(), Instant::now()));
-        let (asked, asks) = mpsc::channel(1);
+        let ((asked, asks), (upgrade_asked, upgrade_asks)) = (mpsc::channel(1), mpsc::channel(1));
         let mut tasks = JoinSet::new();
         let samples = start_sampling(&mut tasks, &plan, &load);
-        let handles = Handles { pool, samples, board, registry, plan, reloads, asked };
-        let address = admin.local_addr().map_err(FrontError::AdminRuntime)?;
-        let listener = tokio::net::TcpListener::from_std(admin).map_err(FrontError::AdminRuntime)?;
-        tasks.spawn(admin::serve(listener, handles.clone()));
+        let handles =
+            Handles { pool, samples, board, registry, plan, reloads, asked, upgrades, upgrade_asked };
+        tasks.spawn(admin::serve(admin.listener()?, handles.clone(), admin.closed.subscribe()));
         tasks.spawn(watch_for_first_backend(handles.clone()));
         tasks.spawn(remember(handles.clone()));
-        Ok(Self { plane, planner, admin: address, handles, asks: Some(asks), tasks })
+        let (asks, upgrade_asks) = (Some(asks), Some(upgrade_asks));
+        Ok(Self { plane, planner, admin, handles, asks, upgrade_asks, handed_over: false, tasks })
     }
 
     /// What a tier needs.
@@ -156,13 +201,45 @@ impl Front {
 
     /// Where the admin listener is, with its real port.
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.admin.address
     }
 
     /// Where the admin listener passes on that a new configuration is asked for. Only the
     /// first caller gets it.
     pub fn asks(&mut self) -> Option<mpsc::Receiver<ReloadAsked>> {
         self.asks.take()
+    }
+
+    /// The same for a new program to take over.
+    pub fn upgrade_asks(&mut self) -> Option<mpsc::Receiver<UpgradeAsked>> {
+        self.upgrade_asks.take()
+    }
+
+    /// Starts this program again, as it is on disk now, gives it the listening sockets, and waits until
+    /// it accepts connections; returns its process ID. What is left to do then is to [close](Self::close).
+    ///
+    /// # Errors
+    /// [`HandOverError`]; this process goes on as if nothing had been.
+    pub async fn hand_over(&mut self) -> Result<u32, HandOverError> {
+        let offer = self.offer().map_err(HandOverError::Offer)?;
+        let successor = Successor::start(&offer)?;
+        // The sockets are on their way; its copies need not outlive this.
+        drop(offer);
+        let process = successor.ready().await?;
+        self.handed_over = true;
+        self.admin.closed.send_replace(true);
+        Ok(process)
+    }
+
+    fn offer(&self) -> io::Result<Offer> {
+        let mut offer = Offer::new(self.admin.asked, &self.admin.kept)?;
+        self.plane.offer(&mut offer)?;
+        Ok(offer)
+    }
+
+    /// Notes how an attempt to hand over went.
+    pub fn note_upgrade(&self, result: Result<(), String>) {
+        self.handles.upgrades.note(result);
     }
 
     /// Goes on with a new configuration, or with the old one if that cannot be. Nobody's
@@ -191,7 +268,8 @@ impl Front {
 
     fn try_reload(&mut self, config: Config) -> Result<u64, ReloadError> {
         self.planner.check(&config)?;
-        let prepared = self.plane.prepare(&config.listen, &config.trusted_proxies)?;
+        let (listen, trusted) = (&config.listen, &config.trusted_proxies);
+        let prepared = self.plane.prepare(listen, trusted, &mut Inherited::default())?;
         let account = Account::open(&config.account, self.account().as_deref())?;
         let generation = self.planner.apply(config, account, &mut self.tasks);
         self.plane.listen(prepared);
@@ -210,14 +288,43 @@ impl Front {
     pub async fn close(mut self) -> Stopped {
         self.handles.board.set_state(TierState::Draining);
         let account = self.account();
-        let stopped = self.plane.stop().await;
+        let stopped = self.plane.stop(self.handed_over).await;
         self.planner.close();
+        // Answers of the admin listener that are on their way may get there.
+        self.admin.closed.send_replace(true);
+        let _ = tokio::time::timeout(ADMIN_GRACE, self.admin.closed.closed()).await;
         if let Some(account) = account {
             // It may wait for a disk; nobody is to be told who cannot be waited for.
             let _ = tokio::task::spawn_blocking(move || account.close()).await;
         }
         self.tasks.shutdown().await;
         stopped
+    }
+}
+
+impl AdminDoor {
+    fn new(asked: SocketAddr, kept: std::net::TcpListener) -> Result<Self, FrontError> {
+        let address = kept.local_addr().map_err(FrontError::AdminRuntime)?;
+        Ok(Self { asked, address, kept, closed: watch::Sender::new(false) })
+    }
+
+    fn listener(&self) -> Result<tokio::net::TcpListener, FrontError> {
+        let listener = self.kept.try_clone().and_then(tokio::net::TcpListener::from_std);
+        listener.map_err(FrontError::AdminRuntime)
+    }
+}
+
+/// Until every pool that has backends has one that takes requests.
+async fn backends_ready(plan: &Plan) {
+    for pool in plan.pools() {
+        let mut changes = [pool.changes()];
+        loop {
+            let snapshot = pool.snapshot();
+            if snapshot.all.is_empty() || !snapshot.ready.is_empty() {
+                break;
+            }
+            any_changed(&mut changes).await;
+        }
     }
 }
 

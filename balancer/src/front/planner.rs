@@ -235,7 +235,7 @@ fn action(target: &TargetConfig, default: &Pool, pools: &BTreeMap<String, Pool>)
             Action::Forward(named.unwrap_or(default).clone())
         }
         TargetConfig::Answer(answer) => Action::Answer(answer.clone()),
-        TargetConfig::Connect(to) => Action::Connect(to.as_slice().into()),
+        TargetConfig::Connect(to) => Action::Connect(Arc::new(to.clone())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! New configurations: how they are asked for, and how they were taken.
+//! New configurations, and new programs: how they are asked for, and how they were taken.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +12,9 @@ use crate::server::StartError;
 /// Somebody asks for the configuration to be read again; the answer is its generation, or
 /// all that is wrong with it.
 pub type ReloadAsked = oneshot::Sender<Result<u64, String>>;
+
+/// Somebody asks for a new program to take over; the answer is its process ID, or why not.
+pub type UpgradeAsked = oneshot::Sender<Result<u32, String>>;
 
 /// Why a configuration cannot follow the one in force.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +30,7 @@ pub enum ReloadError {
     Account(#[from] AccountError),
 }
 
-/// How new configurations were taken.
+/// How new configurations were taken, or attempts to hand over to a new program.
 #[derive(Debug, Default)]
 pub struct Reloads {
     taken: AtomicU64,
@@ -45,7 +48,7 @@ impl Reloads {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
     }
 
-    /// Those that came into force, the first one not counted.
+    /// Those that came into force; the configuration of the start is not counted.
     pub fn taken(&self) -> u64 {
         self.taken.load(Relaxed)
     }

@@ -149,16 +149,28 @@ pub struct WorkerCounters {
     pub retries: Counter,
     /// Not sent again because the retry budget was used up.
     pub retries_denied: Counter,
+    /// Sent to a second backend because the first one did not answer.
+    pub hedges: Counter,
+    /// Of these, answered by the second one.
+    pub hedges_won: Counter,
+    /// Not sent to a second one because the retry budget was used up.
+    pub hedges_denied: Counter,
     /// Connections accepted from clients.
     pub accepted: Counter,
     /// Connections of clients that are open now (a gauge).
     pub open: Counter,
+    /// Connections cut because their client took nothing, or too slowly.
+    pub stalled: Counter,
     /// Connections made to backends.
     pub connects: Counter,
     /// Connections to backends that could not be made.
     pub connect_failures: Counter,
     /// Connections that became tunnels.
     pub tunnels: Counter,
+    /// Bytes of tunnels that have ended, from clients.
+    pub tunnel_bytes_in: Counter,
+    /// Bytes of tunnels that have ended, to clients.
+    pub tunnel_bytes_out: Counter,
     /// What the scaler goes by.
     pub scaled: ScaledCounters,
 }

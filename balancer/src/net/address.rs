@@ -22,6 +22,14 @@ impl Address {
             Self::Unix(_) => None,
         }
     }
+
+    /// The file of a unix socket goes, when nobody listens there any more.
+    pub(crate) fn remove_file(&self) {
+        if let Self::Unix(path) = self {
+            // A file that is gone already is what was wanted.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -35,6 +35,14 @@ impl Raw {
         }
     }
 
+    /// Bytes that were written and not taken by the other side yet.
+    pub(crate) fn untaken(&self) -> u64 {
+        match self {
+            Self::Tcp(stream) => crate::sys::untaken(stream),
+            Self::Unix(stream) => crate::sys::untaken(stream),
+        }
+    }
+
     /// Ready once there is something to read, or the end.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

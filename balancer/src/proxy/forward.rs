@@ -21,6 +21,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::connect;
 use super::gate;
 use super::headers;
+use super::hedge;
 use super::reply::{last_reply, reply};
 use super::retry::may_repeat;
 use super::upgrade;
@@ -232,10 +233,7 @@ impl<'a> Trip<'a> {
                 },
             };
             permit.count_request();
-            self.session.note(|notes| notes.stamp(request.headers_mut()));
-            if permit.backend().link().http2 {
-                to_absolute_form(&mut request, permit.backend());
-            }
+            self.ready_for(&mut request, permit.backend());
             let sent = self.pool.clock();
             if permit.is_trial() {
                 match Box::pin(self.trial(request, &mut upstream, &permit)).await {
@@ -248,18 +246,21 @@ impl<'a> Trip<'a> {
                 }
                 continue;
             }
+            if let Some(after) = hedge::delay(self.route, &request) {
+                match Box::pin(self.hedged(after, request, upstream, permit)).await {
+                    Ok(answer) => return answer,
+                    Err(Next::Again(again)) => request = again,
+                    Err(Next::Answer(answer)) => return answer,
+                }
+                continue;
+            }
             match upstream.exchange(request, self.session, permit.backend()).await {
                 Ok(answer) => {
                     self.pool.answered_after(permit.backend(), answer.status(), sent);
                     return self.answered(answer, upstream, permit);
                 }
                 Err(error) => {
-                    if let (ExchangeError::Expired(Expired::Backend), Upstream::Shared(shared)) =
-                        (&error, &upstream)
-                    {
-                        // It may be the connection that is dead: nobody else shall wait for it.
-                        self.worker.idle.borrow_mut().discard(permit.backend().serial(), shared);
-                    }
+                    self.discard_if_dead(&error, &upstream, permit.backend());
                     match self.exchange_failed(error, upstream.was_idle(), permit.backend()) {
                         Next::Again(again) => request = again,
                         Next::Answer(answer) => return answer,
@@ -268,6 +269,34 @@ impl<'a> Trip<'a> {
             }
         }
         reply(StatusCode::BAD_GATEWAY, "no backend could be reached\n")
+    }
+
+    /// Makes a request one for this backend.
+    #[inline]
+    pub(super) fn ready_for(&self, request: &mut Request<RequestBody>, backend: &Backend) {
+        self.session.note(|notes| notes.stamp(request.headers_mut()));
+        if backend.link().http2 {
+            to_absolute_form(request, backend);
+        }
+    }
+
+    /// An exchange that brought nothing in time: it may be the connection that is dead, and nobody else
+    /// shall wait for it.
+    pub(super) fn discard_if_dead(&self, error: &ExchangeError, upstream: &Upstream, backend: &Backend) {
+        if let (ExchangeError::Expired(Expired::Backend), Upstream::Shared(shared)) = (error, upstream) {
+            self.worker.idle.borrow_mut().discard(backend.serial(), shared);
+        }
+    }
+
+    /// A place at another backend than the first one, now or not at all. A client that sticks to a
+    /// backend stays there.
+    pub(super) fn place_beside(&self, first: u64) -> Option<Permit> {
+        if self.affinity.is_some() {
+            return None;
+        }
+        let wish = Wish { avoid: Some(first), ..self.wish(false) };
+        let permit = self.pool.take_now(&mut self.worker.rng.borrow_mut(), wish)?;
+        (permit.backend().serial() != first).then_some(permit)
     }
 
     /// The request that stands for the first probe of a new backend. Unless it is answered well within the
@@ -335,7 +364,7 @@ impl<'a> Trip<'a> {
         .await
     }
 
-    async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
+    pub(super) async fn connection(&self, permit: &Permit) -> Result<Upstream, ConnectError> {
         let (backend, link) = (permit.backend(), permit.backend().link());
         if !self.fresh {
             let mut idle = self.worker.idle.borrow_mut();

@@ -12,6 +12,7 @@ mod connect;
 mod forward;
 mod gate;
 mod headers;
+mod hedge;
 mod idle;
 mod observe;
 mod reply;

@@ -37,7 +37,10 @@ impl Record {
     fn tell(&self, now: Instant) {
         if let Some(notes) = self.session.take_notes() {
             let route = self.session.route().as_ref().map(|route| Arc::clone(&route.name));
-            notes.finish(End { at: now, status: self.status, ending: self.ending, route });
+            let end = End { at: now, status: self.status, ending: self.ending, route };
+            if let Some((notes, end)) = self.session.tell_later(notes, end) {
+                notes.finish(end);
+            }
         }
     }
 }
@@ -178,6 +181,7 @@ impl Body for ObservedBody {
             record.session.answer_asked_for(polled.is_ready());
             if let Poll::Ready(Some(Ok(frame))) = &polled {
                 let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+                record.session.answer_moved(length);
                 record.session.note(|notes| notes.bytes_out += length as u64);
             }
         }

@@ -123,7 +123,7 @@ fn answered(
         AfterUpgrade::Tunnel(backend, early) => {
             permit.backend().note_answer();
             trip.session.note(|notes| notes.answered(answer.status()));
-            accepted(answer, Tunnel { backend, early, permit: Some(permit) }, trip.session)
+            accepted(answer, Tunnel { backend, early, permit: Some(permit), account: None }, trip.session)
         }
     }
 }

@@ -1,9 +1,21 @@
 //! Where CONNECT may lead: names with ports, as patterns.
 
+use std::net::IpAddr;
+
 use http::uri::Authority;
+use ipnet::IpNet;
 
 /// Any name or any port.
 const ANY: &str = "*";
+
+/// Where CONNECT may lead by a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets {
+    /// What may be asked for.
+    pub to: Vec<TargetPattern>,
+    /// Networks that may be dialled though they are not the world's.
+    pub networks: Vec<IpNet>,
+}
 
 /// A pattern of targets: `db.internal:5432`, `*.example.org:443`, `[::1]:*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +57,14 @@ impl TargetPattern {
             _ => return Err(wrong()),
         };
         Ok(Self { host, port })
+    }
+
+    /// The address that it names, if it names one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match &self.host {
+            Host::Exact(host) => host.trim_matches(['[', ']']).parse().ok(),
+            Host::Any | Host::Below(_) => None,
+        }
     }
 
     /// Whether it is for a target.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::connect::TargetPattern;
+use super::connect::Targets;
 use super::edit::{HeaderEdits, Rewrite, Template};
 use super::matcher::{Matcher, Seen};
 use super::traffic::Traffic;
@@ -26,7 +26,7 @@ pub enum Action {
     /// We do.
     Answer(OwnAnswer),
     /// CONNECT leads to where one of these allows.
-    Connect(Arc<[TargetPattern]>),
+    Connect(Arc<Targets>),
 }
 
 /// An answer that needs no backend.

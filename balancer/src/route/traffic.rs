@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hedge::{Hedge, HedgeAfter};
 use crate::limit::{RateLimit, RateLimitSettings};
 use crate::pool::Priority;
 use crate::proxy::RetryBudget;
@@ -33,6 +34,8 @@ pub struct TrafficSettings {
     pub priority: Option<Priority>,
     /// The longest wait for a backend, instead of the pool's.
     pub queue_timeout: Option<Duration>,
+    /// When a second backend is asked; `None` for never.
+    pub hedge: Option<HedgeAfter>,
 }
 
 /// What a route lets through, with what is left of it.
@@ -42,6 +45,7 @@ pub struct Traffic {
     retries: Option<Mutex<RetryBudget>>,
     pub(crate) priority: Option<Priority>,
     pub(crate) queue_timeout: Option<Duration>,
+    pub(crate) hedge: Option<Hedge>,
 }
 
 impl Traffic {
@@ -53,6 +57,7 @@ impl Traffic {
             retries: settings.retries.map(budget),
             priority: settings.priority,
             queue_timeout: settings.queue_timeout,
+            hedge: settings.hedge.map(|after| Hedge::new(after, now)),
         }
     }
 

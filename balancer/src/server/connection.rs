@@ -180,7 +180,8 @@ async fn busy(mut line: Line, worker: &Rc<Worker>) -> Option<Line> {
         End::Tunnel(tunnel, client, early) => {
             let plan = worker.plan();
             worker.counters.tunnels.bump();
-            let end = Box::pin(tunnel.run(client, early, plan.timeouts.tunnel, plan.tick)).await;
+            let times = [plan.timeouts.tunnel, plan.tick];
+            let end = Box::pin(tunnel.run(client, early, times, &worker.counters)).await;
             tracing::debug!(?end, "a tunnel ended");
             None
         }
@@ -250,7 +251,10 @@ fn ended<S: Door>(why: Why, connection: Connection<S>, session: &Session, worker
             worker.counters.refused.bump();
             connection.into_parts().io.into_inner().last_words(REQUEST_TIMEOUT);
         }
-        Why::Stalled => tracing::debug!(client = ?session.client.address, "client stalled"),
+        Why::Stalled => {
+            worker.counters.stalled.bump();
+            tracing::debug!(client = ?session.client.address, "client stalled");
+        }
     }
     End::Closed
 }

@@ -61,6 +61,20 @@ impl Guarded {
         self.stream.try_write(answer);
     }
 
+    /// Notes what became of a write, and what the client has yet to take once it lets us wait.
+    #[inline]
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.session.gave(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending if self.session.is_to_be_measured() => {
+                self.session.wait_for_client(self.stream.raw().untaken());
+            }
+            Poll::Pending => {}
+        }
+        self.session.write_blocked(written.is_pending());
+    }
+
     fn screen(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
         let Some(scanner) = &mut self.scanner else { return };
         let verdict = scanner.scan(&buf.filled()[from..]);
@@ -104,7 +118,7 @@ impl AsyncWrite for Guarded {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.session.write_blocked(written.is_pending());
+        self.wrote(&written);
         written
     }
 
@@ -115,7 +129,7 @@ impl AsyncWrite for Guarded {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.session.write_blocked(written.is_pending());
+        self.wrote(&written);
         written
     }
 

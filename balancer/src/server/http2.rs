@@ -194,12 +194,12 @@ impl Watch<'_> {
                 return Verdict::Cut("client does not agree to the end");
             }
             match self.session.check(now, limits) {
-                Finding::ClientStalled => return Verdict::Cut("client stalled"),
+                Finding::ClientStalled => return self.stalled(),
                 Finding::IdleTooLong => idle = true,
                 Finding::Fine | Finding::HeadTooSlow | Finding::ExchangeExpired => {}
             }
             if held_back {
-                return Verdict::Cut("client stalled");
+                return self.stalled();
             }
             timer.as_mut().reset(tokio::time::Instant::now() + self.worker.plan().tick);
         }
@@ -208,5 +208,9 @@ impl Watch<'_> {
             return Verdict::Ends;
         }
         Verdict::Goes
+    }
+    fn stalled(&self) -> Verdict {
+        self.worker.counters.stalled.bump();
+        Verdict::Cut("client stalled")
     }
 }

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::proxied::ProxyProtocol;
@@ -54,6 +56,83 @@ impl Listening {
             Self::Tcp(listener) => listener.local_addr().map_or_else(|_| asked.clone(), Address::Tcp),
             Self::Unix(_) => asked.clone(),
         }
+    }
+
+    /// A socket that another process has listened on at this address.
+    ///
+    /// # Errors
+    /// It does not listen, or not on an address of this kind.
+    pub fn inherited(address: &Address, socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        let kind = socket.domain()?;
+        let fits = match address {
+            Address::Tcp(address) => kind == Domain::for_address(*address),
+            Address::Unix(_) => kind == Domain::UNIX,
+        };
+        if !fits || !getsockopt(&socket, sockopt::AcceptConn)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket that listens there"));
+        }
+        socket.set_nonblocking(true)?;
+        Ok(match address {
+            Address::Tcp(_) => Self::Tcp(OwnedFd::from(socket).into()),
+            Address::Unix(_) => Self::Unix(OwnedFd::from(socket).into()),
+        })
+    }
+
+    /// The same socket once more: both accept what comes to it.
+    ///
+    /// # Errors
+    /// No free file descriptor.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Sockets of one address, bound or inherited.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// At least one per worker; the workers take turns.
+    pub(super) all: Vec<Listening>,
+    /// Who had them before still has them if nothing comes of it.
+    pub(super) inherited: bool,
+}
+
+impl Sockets {
+    /// Of this process alone.
+    pub(super) fn bound(all: Vec<Listening>) -> Self {
+        Self { all, inherited: false }
+    }
+
+    /// Of a process with any number of workers: each socket has connections of its own waiting,
+    /// so all must be accepted from, and further workers share.
+    pub(super) fn inherited(mut all: Vec<Listening>, workers: usize) -> io::Result<Self> {
+        let given = all.len();
+        for index in given..workers.max(given) {
+            match all.get(index % given.max(1)) {
+                Some(shared) => all.push(shared.try_clone()?),
+                None => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "an address without sockets"));
+                }
+            }
+        }
+        Ok(Self { all, inherited: true })
+    }
+
+    /// All of them once more.
+    pub(super) fn try_clone(&self) -> io::Result<Vec<Listening>> {
+        self.all.iter().map(Listening::try_clone).collect()
     }
 }
 
@@ -184,6 +263,14 @@ mod tests {
         assert!(bind(address.clone()).unwrap_err().to_string().contains("another program"));
         drop(taken);
         assert_eq!(bind(address).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn inherited_sockets_are_shared_by_more_workers_and_all_kept_for_fewer() {
+        let count = |sockets, workers| Sockets::inherited(sockets, workers).unwrap().all.len();
+        assert_eq!(count(bind(ANY.into()).unwrap(), 5), 5);
+        assert_eq!(count(bind(ANY.into()).unwrap(), 2), 3);
+        assert!(Sockets::inherited(Vec::new(), 2).is_err());
     }
 
     #[test]

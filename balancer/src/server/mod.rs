@@ -11,6 +11,7 @@ pub mod framing;
 mod guard;
 mod http2;
 mod listen;
+mod pace;
 mod parking;
 mod proxied;
 mod session;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use http2::ThisThread;
+use listen::Sockets;
 pub use listen::{BindError, ListenerSettings, Listening, bind_alone, bind_shared};
 pub use proxied::ProxyProtocol;
 pub use session::Timeouts;
@@ -39,6 +41,7 @@ use entrance::Entrance;
 use crate::load::Load;
 use crate::net::Address;
 use crate::route::Plan;
+use crate::succession::{Inherited, Offer};
 use crate::tls::TlsError;
 
 /// Why the data plane cannot start.
@@ -80,19 +83,22 @@ struct Door {
     /// With its real port.
     address: Address,
     entrance: Arc<ArcSwap<Entrance>>,
+    /// Its sockets once more, for a process that takes over.
+    kept: Vec<Listening>,
 }
 
 /// What is about to be listened on: sockets are bound, nothing is accepted yet.
 pub struct Prepared {
     /// In the order of the settings.
-    doors: Vec<(Door, Option<Vec<Listening>>)>,
+    doors: Vec<(Door, Option<Sockets>)>,
     trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Drop for Prepared {
     /// What is not listened on after all leaves no file.
     fn drop(&mut self) {
-        self.doors.iter().filter(|(_, sockets)| sockets.is_some()).for_each(|(door, _)| door.remove_file());
+        let is_ours = |sockets: &Option<Sockets>| sockets.as_ref().is_some_and(|it| !it.inherited);
+        self.doors.iter().filter(|it| is_ours(&it.1)).for_each(|(door, _)| door.address.remove_file());
     }
 }
 
@@ -127,7 +133,7 @@ impl DataPlane {
         Ok(plane)
     }
 
-    /// Binds what is not listened on yet, and checks certificates. Changes nothing.
+    /// Binds what is neither listened on yet nor inherited, and checks certificates. Changes nothing.
     ///
     /// # Errors
     /// [`StartError`] with the key of the configuration.
@@ -135,12 +141,13 @@ impl DataPlane {
         &self,
         listen: &[ListenerSettings],
         trusted_proxies: &[IpNet],
+        inherited: &mut Inherited,
     ) -> Result<Prepared, StartError> {
         let trusted_proxies: Arc<[IpNet]> = trusted_proxies.into();
         let mut prepared = Prepared { doors: Vec::new(), trusted_proxies };
         for (index, settings) in listen.iter().enumerate() {
             let key = format!("listen[{index}]");
-            let door = self.prepare_one(&key, settings, &prepared.trusted_proxies)?;
+            let door = self.prepare_one(&key, settings, &prepared.trusted_proxies, inherited)?;
             prepared.doors.push(door);
         }
         Ok(prepared)
@@ -151,7 +158,8 @@ impl DataPlane {
         key: &str,
         settings: &ListenerSettings,
         trusted_proxies: &Arc<[IpNet]>,
-    ) -> Result<(Door, Option<Vec<Listening>>), StartError> {
+        inherited: &mut Inherited,
+    ) -> Result<(Door, Option<Sockets>), StartError> {
         let open = self.doors.iter().find(|door| door.settings.address == settings.address);
         let same = open.filter(|it| it.settings == *settings && self.trusted_proxies == *trusted_proxies);
         let entrance = match same {
@@ -163,40 +171,61 @@ impl DataPlane {
             ),
         };
         let entrance = Arc::new(ArcSwap::new(entrance));
-        let (address, sockets) = match open {
-            Some(door) => (door.address.clone(), None),
-            None => {
-                let sockets = bind_shared(key, &settings.address, self.workers.len())?;
-                let address = sockets.first().map(|socket| socket.address(&settings.address));
-                (address.unwrap_or_else(|| settings.address.clone()), Some(sockets))
-            }
+        let settings = settings.clone();
+        if let Some(door) = open {
+            let address = door.address.clone();
+            return Ok((Door { settings, address, entrance, kept: Vec::new() }, None));
+        }
+        let (sockets, kept) = self.sockets(key, &settings.address, inherited)?;
+        let address = kept.first().map(|socket| socket.address(&settings.address));
+        let address = address.unwrap_or_else(|| settings.address.clone());
+        Ok((Door { settings, address, entrance, kept }, Some(sockets)))
+    }
+
+    /// The sockets of an address, and the same once more.
+    fn sockets(
+        &self,
+        key: &str,
+        address: &Address,
+        inherited: &mut Inherited,
+    ) -> Result<(Sockets, Vec<Listening>), BindError> {
+        let workers = self.workers.len();
+        let wrap = |source| BindError { key: key.to_owned(), address: address.clone(), source };
+        let sockets = match inherited.take(address) {
+            Some(sockets) => Sockets::inherited(sockets, workers).map_err(wrap)?,
+            None => Sockets::bound(bind_shared(key, address, workers)?),
         };
-        Ok((Door { settings: settings.clone(), address, entrance }, sockets))
+        let kept = sockets.try_clone().map_err(wrap)?;
+        Ok((sockets, kept))
     }
 
     /// Listens on what was prepared and on nothing else. Connections that were accepted
     /// elsewhere go on.
     pub fn listen(&mut self, mut prepared: Prepared) {
         self.trusted_proxies = Arc::clone(&prepared.trusted_proxies);
-        let old = std::mem::take(&mut self.doors);
+        let mut old = std::mem::take(&mut self.doors);
         for (mut door, sockets) in std::mem::take(&mut prepared.doors) {
-            match (sockets, old.iter().find(|it| it.address == door.address)) {
+            match (sockets, old.iter_mut().find(|it| it.address == door.address)) {
                 (None, Some(open)) => {
                     open.entrance.store(door.entrance.load_full());
                     door.entrance = Arc::clone(&open.entrance);
+                    door.kept = std::mem::take(&mut open.kept);
                 }
-                (sockets, _) => self.open(&door, sockets.unwrap_or_default()),
+                (sockets, _) => self.open(&door, sockets.map_or_else(Vec::new, |it| it.all)),
             }
             self.doors.push(door);
         }
-        for gone in old.iter().filter(|old| self.doors.iter().all(|door| door.address != old.address)) {
+        old.retain(|old| self.doors.iter().all(|door| door.address != old.address));
+        for mut gone in old {
+            // First, so that the workers' are the last ones, and take what waits.
+            gone.kept.clear();
             self.tell(|| Command::Close(gone.address.clone()));
-            gone.remove_file();
+            gone.address.remove_file();
         }
     }
 
     fn open(&self, door: &Door, sockets: Vec<Listening>) {
-        for (worker, socket) in self.workers.iter().zip(sockets) {
+        for (worker, socket) in self.workers.iter().cycle().zip(sockets) {
             let command = Command::Listen(door.address.clone(), socket, Arc::clone(&door.entrance));
             if worker.commands.send(command).is_err() {
                 tracing::error!(address = %door.address, "a worker that has ended cannot listen");
@@ -215,11 +244,24 @@ impl DataPlane {
         self.doors.iter().map(|door| door.address.clone()).collect()
     }
 
-    /// Stops accepting, lets requests finish, and cuts what outlasts `timeouts.drain`.
-    pub async fn stop(self) -> Stopped {
-        // First, so that nobody connects to a socket that is not accepted from any more, and nothing
-        // of a successor is removed later.
-        self.doors.iter().for_each(Door::remove_file);
+    /// Adds all sockets to what another process is offered.
+    ///
+    /// # Errors
+    /// No free file descriptor.
+    pub fn offer(&self, offer: &mut Offer) -> io::Result<()> {
+        self.doors.iter().try_for_each(|door| offer.add(&door.settings.address, &door.kept))
+    }
+
+    /// Stops accepting, lets requests finish, and cuts what outlasts `timeouts.drain`. Files of unix
+    /// sockets stay if somebody else listens there now.
+    pub async fn stop(mut self, handed_over: bool) -> Stopped {
+        for door in std::mem::take(&mut self.doors) {
+            if !handed_over {
+                // First, so that nobody connects to a socket that is not accepted from any more, and
+                // nothing of a successor is removed later.
+                door.address.remove_file();
+            }
+        }
         self.stop.send_replace(true);
         let mut cut = 0;
         for worker in self.workers {
@@ -229,16 +271,6 @@ impl DataPlane {
             }
         }
         Stopped { cut }
-    }
-}
-
-impl Door {
-    /// The file of a unix socket goes with it.
-    fn remove_file(&self) {
-        if let Address::Unix(path) = &self.address {
-            // A file that is gone already is what was wanted.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use super::pace::Pace;
 use super::tunnel::Tunnel;
-use crate::account::Notes;
+use crate::account::{End, Notes};
 use crate::proxy::Replay;
 use crate::route::Route;
 
@@ -31,6 +32,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// How long a client may neither send nor take a byte in the middle of a message.
     pub client_stall: Duration,
+    /// Bytes a second that a client must take of what waits for it, over `client_stall`; 0 for any.
+    pub client_rate: u64,
     /// How long a connection without a request is kept, on both sides.
     pub idle: Duration,
     /// How long a tunnel (WebSocket) is kept without a byte in either direction.
@@ -46,6 +49,7 @@ impl Default for Timeouts {
             request_header: Duration::from_secs(10),
             response: Duration::from_secs(60),
             client_stall: Duration::from_secs(30),
+            client_rate: 128,
             idle: Duration::from_secs(60),
             tunnel: Duration::from_secs(3600),
             drain: Duration::from_secs(30),
@@ -158,6 +162,12 @@ pub(crate) struct Session {
     body_wanted: Cell<bool>,
     body_failed: Cell<bool>,
     write_blocked: Cell<Option<Instant>>,
+    /// Bytes given to the kernel, or of a stream to the connection; and those that still wait there.
+    given: Cell<u64>,
+    waiting: Cell<u64>,
+    /// When it was looked at last how much waits.
+    measured: Cell<Option<Instant>>,
+    pace: Cell<Pace>,
     lingering: Cell<Option<Instant>>,
     expired: Cell<Option<Expired>>,
     /// Of a stream: how many of its connection were given up by the client.
@@ -187,6 +197,10 @@ impl Session {
             body_wanted: Cell::new(false),
             body_failed: Cell::new(false),
             write_blocked: Cell::new(None),
+            given: Cell::new(0),
+            waiting: Cell::new(0),
+            measured: Cell::new(None),
+            pace: Cell::default(),
             lingering: Cell::new(None),
             expired: Cell::new(None),
             given_up: None,
@@ -302,6 +316,18 @@ impl Session {
         self.tunnel.set(Some(Box::new(tunnel)));
     }
 
+    /// What became a tunnel is told of when that ends: gives the account back otherwise.
+    pub(crate) fn tell_later(&self, notes: Box<Notes>, end: End) -> Option<(Box<Notes>, End)> {
+        match self.tunnel.take() {
+            None => Some((notes, end)),
+            Some(mut tunnel) => {
+                tunnel.account = Some((notes, end));
+                self.tunnel.set(Some(tunnel));
+                None
+            }
+        }
+    }
+
     pub(crate) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.take()
     }
@@ -382,6 +408,38 @@ impl Session {
         }
     }
 
+    /// Bytes were given to the kernel, and wait there as far as is known.
+    #[inline]
+    pub(crate) fn gave(&self, bytes: usize) {
+        self.given.set(self.given.get() + bytes as u64);
+        self.waiting.set(self.waiting.get() + bytes as u64);
+    }
+
+    /// Of a stream: a piece of its answer was given to its connection.
+    #[inline]
+    pub(crate) fn answer_moved(&self, bytes: usize) {
+        if self.given_up.is_some() {
+            self.given.set(self.given.get() + bytes as u64);
+        }
+    }
+
+    /// Whether it is time to look how much waits in the kernel, now that it takes no more.
+    pub(crate) fn is_to_be_measured(&self) -> bool {
+        /// Between two looks, so that they cost nothing.
+        const MOMENT: Duration = Duration::from_millis(100);
+        let now = Instant::now();
+        let due = self.measured.get().is_none_or(|at| now.saturating_duration_since(at) >= MOMENT);
+        if due {
+            self.measured.set(Some(now));
+        }
+        due
+    }
+
+    /// So many bytes wait in the kernel for the client to take them.
+    pub(crate) fn wait_for_client(&self, bytes: u64) {
+        self.waiting.set(bytes);
+    }
+
     /// The last answer is out; what the client still sends is thrown away.
     pub(crate) fn lingers(&self) {
         if self.lingering.get().is_none() {
@@ -398,6 +456,9 @@ impl Session {
     /// Looks at the limits.
     pub(crate) fn check(&self, now: Instant, limits: &Timeouts) -> Finding {
         let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if self.is_too_slow(now, limits) {
+            return Finding::ClientStalled;
+        }
         if self.write_blocked.get().is_some_and(|since| over(since, limits.client_stall))
             || self.lingering.get().is_some_and(|since| over(since, LINGER))
         {
@@ -418,6 +479,23 @@ impl Session {
             }
             Phase::Idle | Phase::Waiting | Phase::Streaming => Finding::Fine,
         }
+    }
+
+    /// Whether the client takes what waits for it too slowly.
+    fn is_too_slow(&self, now: Instant, limits: &Timeouts) -> bool {
+        let waits = match self.given_up {
+            None => self.write_blocked.get().is_some(),
+            Some(_) => self.phase.get() == Phase::Streaming && self.holds_back(),
+        };
+        let mut pace = self.pace.get();
+        let taken = self.given.get().saturating_sub(self.waiting.get());
+        let look = pace.look(now, waits, taken, limits.client_rate, limits.client_stall);
+        self.pace.set(pace);
+        if look.moved && self.write_blocked.get().is_some() {
+            // The kernel takes nothing more for long after the client has begun to.
+            self.write_blocked.set(Some(now));
+        }
+        look.too_slow
     }
 
     /// Whether the client of a stream is what its answer waits for.

@@ -1,6 +1,8 @@
 //! What a connection becomes when its upgrade (WebSocket) or its CONNECT is accepted: bytes both ways,
 //! which are nobody's business.
 //!
+//! It is told of in the access log when it is over, with the bytes of both ways.
+//!
 //! A tunnel keeps its place at its backend, so that a drain waits for it. It ends with
 //! either side, with its backend's removal, after `timeouts.tunnel` without a byte, and
 //! with the drain's deadline when the process stops.
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
+use crate::account::{End, Notes};
+use crate::load::WorkerCounters;
 use crate::net::Gathered;
 use crate::pool::Permit;
 
@@ -27,6 +31,28 @@ pub(crate) struct Tunnel {
     pub(crate) early: Bytes,
     /// Its place at a backend; CONNECT needs none.
     pub(crate) permit: Option<Permit>,
+    /// The account of the request that asked for it.
+    pub(crate) account: Option<(Box<Notes>, End)>,
+}
+
+/// What is told of a tunnel, however it ends.
+struct Told<'a> {
+    account: Option<(Box<Notes>, End)>,
+    counters: &'a WorkerCounters,
+    /// Bytes from the client, and from the backend.
+    passed: [Cell<u64>; 2],
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let [from_client, from_backend] = self.passed.each_ref().map(Cell::get);
+        self.counters.tunnel_bytes_in.add(from_client);
+        self.counters.tunnel_bytes_out.add(from_backend);
+        if let Some((mut notes, end)) = self.account.take() {
+            notes.tunnelled(from_client, from_backend);
+            notes.finish(End { at: Instant::now(), ..end });
+        }
+    }
 }
 
 /// How a tunnel ended.
@@ -48,12 +74,14 @@ impl Tunnel {
         self,
         client: Gathered,
         early: Bytes,
-        idle: Duration,
-        tick: Duration,
+        [idle, tick]: [Duration; 2],
+        counters: &WorkerCounters,
     ) -> TunnelEnd {
         let last = Cell::new(Instant::now());
-        let mut client = Side { stream: client, early, last: &last };
-        let mut backend = Side { stream: self.backend, early: self.early, last: &last };
+        let told = Told { account: self.account, counters, passed: Default::default() };
+        let [from_client, from_backend] = &told.passed;
+        let mut client = Side { stream: client, early, last: &last, passed: from_client };
+        let mut backend = Side { stream: self.backend, early: self.early, last: &last, passed: from_backend };
         let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER));
         loop {
             match tokio::time::timeout(tick, &mut copying).await {
@@ -74,6 +102,8 @@ struct Side<'a> {
     stream: Gathered,
     early: Bytes,
     last: &'a Cell<Instant>,
+    /// Bytes that came from it.
+    passed: &'a Cell<u64>,
 }
 
 impl AsyncRead for Side<'_> {
@@ -82,6 +112,7 @@ impl AsyncRead for Side<'_> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         if self.early.is_empty() {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         } else {
@@ -89,6 +120,7 @@ impl AsyncRead for Side<'_> {
             buf.put_slice(&self.early[..length]);
             self.early.advance(length);
         }
+        self.passed.set(self.passed.get() + (buf.filled().len() - before) as u64);
         self.last.set(Instant::now());
         Poll::Ready(Ok(()))
     }

@@ -203,3 +203,39 @@ async fn lines_that_nobody_takes_are_dropped_and_counted_and_requests_go_on() {
     assert!(dropped.parse::<f64>().unwrap() > 0.0, "{page}");
     drop(reader);
 }
+
+#[tokio::test]
+async fn a_tunnel_is_a_line_at_its_end_with_the_bytes_of_both_ways() {
+    let (logged, backend) = (Logged::new(), Backend::text("hello").await);
+    let echo = listener(|mut stream| async move {
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    })
+    .await;
+    let route = "routes: [{name: out, connect: {to: ['*:*'], networks: [127.0.0.0/8]}}]";
+    let front = logged.open(&backend, "", route).await;
+    let mut wire = Wire::connect(&front).await;
+    wire.send(format!("CONNECT {echo} HTTP/1.1\r\nHost: {echo}\r\n\r\n1234")).await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 200"));
+    wire.send("56789").await;
+    let mut back = [0; 9];
+    tokio::io::AsyncReadExt::read_exact(&mut wire.0, &mut back).await.unwrap();
+    assert_eq!(Wire::connect(&front).await.get("/").await.1, "hello");
+    let lines = logged.json(1).await;
+    assert_eq!((lines.len(), &lines[0]["method"]), (1, &Value::from("GET")), "the tunnel goes on");
+    drop(wire);
+    let line = logged.json(2).await.pop().unwrap();
+    for (key, value) in [
+        ("method", Value::from("CONNECT")),
+        ("status", Value::from(200)),
+        ("route", Value::from("out")),
+        ("bytes_in", Value::from(9)),
+        ("bytes_out", Value::from(9)),
+        ("ending", Value::from("answered")),
+    ] {
+        assert_eq!(line[key], value, "{key} of {line}");
+    }
+    let page = admin(&front, "/metrics", "").await;
+    assert!(page.contains("flurry_tunnel_bytes_total{direction=\"sent\"} 9\n"), "{page}");
+    assert!(page.contains("flurry_tunnel_bytes_total{direction=\"received\"} 9\n"), "{page}");
+}

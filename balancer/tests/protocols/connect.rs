@@ -70,7 +70,7 @@ async fn a_target_that_nobody_listens_on_is_a_bad_gateway() {
     let bound = tokio::net::TcpSocket::new_v4().unwrap();
     bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let nobody = bound.local_addr().unwrap();
-    let front = Site::new().open(&text(&backend, "{connect: {to: ['*:*']}}")).await;
+    let front = Site::new().open(&text(&backend, "{connect: {to: ['*:*'], networks: [127.0.0.0/8]}}")).await;
     let head = connect(&mut Wire::connect(&front).await, &nobody.to_string(), "").await;
     assert!(head.starts_with("HTTP/1.1 502"), "{head}");
 }
@@ -83,4 +83,27 @@ async fn curl_gets_through_a_tunnel() {
     let curl = Command::new("curl").args(["-sS", "--max-time", "10", "-p", "-x", &proxy, &url]).output();
     let curl = curl.await.unwrap();
     assert_eq!(String::from_utf8_lossy(&curl.stdout), "from the site", "{curl:?}");
+}
+
+#[tokio::test]
+async fn neither_this_host_nor_a_private_network_is_reached_unless_that_is_said() {
+    let (backend, target) = (Backend::text("hello").await, echo().await);
+    let front = Site::new().open(&text(&backend, "{connect: {to: ['*:*']}}")).await;
+    let (port, admin) = (target.port(), front.admin().port());
+    for asked in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("[::ffff:127.0.0.1]:{port}"),
+        format!("127.0.0.1:{admin}"),
+        "10.0.0.1:80".to_owned(),
+        "169.254.169.254:80".to_owned(),
+        "[fe80::1]:80".to_owned(),
+    ] {
+        let head = connect(&mut Wire::connect(&front).await, &asked, "").await;
+        assert!(head.starts_with("HTTP/1.1 403"), "{asked}: {head}");
+    }
+    let route = "{connect: {to: ['localhost:*'], networks: [127.0.0.0/8, '::1/128']}}";
+    let front = Site::new().open(&text(&backend, route)).await;
+    let head = connect(&mut Wire::connect(&front).await, &format!("localhost:{port}"), "").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }

@@ -4,12 +4,14 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests are named as sentences")]
 
 mod balancing;
+mod hedging;
 mod limits;
 mod outliers;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use balancer::front::Front;
 use support::*;
@@ -27,7 +29,7 @@ async fn curl(arguments: &[&str]) -> String {
 /// The page of metrics.
 async fn metrics(front: &Front) -> String {
     let mut stream = TcpStream::connect(front.admin()).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
     page
