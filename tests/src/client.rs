@@ -83,7 +83,7 @@ impl Client {
 
     async fn exchange(&mut self, path: &str) -> Result<Answer, String> {
         let broke = |error: hyper::Error| format!("{path}: {error}");
-        let request = Request::get(path).header(header::HOST, "test").body(Empty::new());
+        let request = Request::get(path).header(header::HOST, "localhost").body(Empty::new());
         let request = request.map_err(|error| error.to_string())?;
         self.sender.ready().await.map_err(broke)?;
         let answer = self.sender.send_request(request).await.map_err(broke)?;
