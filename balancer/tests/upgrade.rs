@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A `flurry up` and whatever takes over from it. All of them are killed in the end.
-struct Line {
+struct Generations {
     site: Site,
     /// What is started: a link, so that it can lead elsewhere.
     program: PathBuf,
@@ -24,7 +24,7 @@ struct Line {
     admin: SocketAddr,
 }
 
-impl Drop for Line {
+impl Drop for Generations {
     fn drop(&mut self) {
         for process in &self.processes {
             // Those that have ended are what is wanted. None of these IDs is of anybody else: the
@@ -39,7 +39,7 @@ fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-impl Line {
+impl Generations {
     async fn start(config: &str) -> Self {
         let site = Site::new();
         site.certificate("shop.test");
@@ -53,9 +53,9 @@ impl Line {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let line = Self { processes: vec![first.id()], site, program, first, admin };
-        line.ready().await;
-        line
+        let flurry = Self { processes: vec![first.id()], site, program, first, admin };
+        flurry.ready().await;
+        flurry
     }
 
     async fn ready(&self) {
@@ -143,11 +143,11 @@ async fn one(target: SocketAddr, tls: Option<&tokio_rustls::TlsConnector>) -> st
     Ok(answer)
 }
 
-fn connector(line: &Line) -> tokio_rustls::TlsConnector {
+fn connector(flurry: &Generations) -> tokio_rustls::TlsConnector {
     use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(line.site.path("shop.test.pem")).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(flurry.site.path("shop.test.pem")).unwrap()).unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     std::sync::Arc::new(config).into()
 }
@@ -186,12 +186,12 @@ async fn http2(target: SocketAddr, stop: Stop) -> Outcome {
 async fn ten_upgrades_under_load_lose_no_request_and_refuse_no_connection() {
     let backend = Backend::text("hello").await;
     let [plain, secure] = [free_port(), free_port()];
-    let mut line = Line::start(&format!(
+    let mut flurry = Generations::start(&format!(
         "listen: ['{plain}', 'unix:FOLDER/web.sock', {{address: '{secure}', tls: {{certificates: [{{chain: FOLDER/shop.test.pem, key: FOLDER/shop.test.key}}]}}}}]\nworkers: 2\nbackends: ['{}']",
         backend.address
     ))
     .await;
-    let tls = connector(&line);
+    let tls = connector(&flurry);
     let stop = tokio::sync::watch::Sender::new(false);
     let kept = Load::start(plain, 4);
     let mut clients = tokio::task::JoinSet::new();
@@ -201,22 +201,22 @@ async fn ten_upgrades_under_load_lose_no_request_and_refuse_no_connection() {
         clients.spawn(http2(plain, stop.subscribe()));
     }
     for round in 0..10 {
-        let old = line.serving();
+        let old = flurry.serving();
         // Another number of workers has other sockets; none may be forgotten.
         let workers = [2, 3, 1][round % 3];
-        let text = std::fs::read_to_string(line.site.path("flurry.yaml")).unwrap();
+        let text = std::fs::read_to_string(flurry.site.path("flurry.yaml")).unwrap();
         let text: Vec<String> = text
             .lines()
             .map(|it| if it.starts_with("workers:") { format!("workers: {workers}") } else { it.to_owned() })
             .collect();
-        line.site.write("flurry.yaml", text.join("\n"));
-        let output = line.upgrade().await;
+        flurry.site.write("flurry.yaml", text.join("\n"));
+        let output = flurry.upgrade().await;
         assert!(output.status.success(), "{output:?}");
-        assert_ne!(line.serving(), old);
-        line.gone(old).await;
+        assert_ne!(flurry.serving(), old);
+        flurry.gone(old).await;
     }
-    assert!(line.page("/v1/config").await.unwrap().contains(&format!("\"pid\": {}", line.serving())));
-    let mut unix = UnixStream::connect(line.site.path("web.sock")).await.unwrap();
+    assert!(flurry.page("/v1/config").await.unwrap().contains(&format!("\"pid\": {}", flurry.serving())));
+    let mut unix = UnixStream::connect(flurry.site.path("web.sock")).await.unwrap();
     unix.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     unix.read_to_string(&mut answer).await.unwrap();
@@ -234,19 +234,19 @@ async fn ten_upgrades_under_load_lose_no_request_and_refuse_no_connection() {
 async fn a_new_program_that_cannot_run_leaves_the_old_one_as_it_was() {
     let backend = Backend::text("hello").await;
     let plain = free_port();
-    let mut line = Line::start(&format!(
+    let mut flurry = Generations::start(&format!(
         "listen: ['{plain}', 'unix:FOLDER/web.sock']\nworkers: 2\nbackends: ['{}']",
         backend.address
     ))
     .await;
-    let good = std::fs::read_to_string(line.site.path("flurry.yaml")).unwrap();
+    let good = std::fs::read_to_string(flurry.site.path("flurry.yaml")).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("listen: ['{}', ", taken.local_addr().unwrap());
     let vms = good.replace(
         "backends:",
         &format!(
             "vm: {{image: {}, memory_mib: 256}}\nscaling: {{max: 2, target_concurrency: 4}}\n#",
-            line.site.folder.path().display()
+            flurry.site.folder.path().display()
         ),
     );
     for (text, why) in [
@@ -254,38 +254,38 @@ async fn a_new_program_that_cannot_run_leaves_the_old_one_as_it_was() {
         (good.replace("listen: [", &taken), "another program listens there"),
         (vms, "vm: a tier of VMs cannot take over"),
     ] {
-        line.site.write("flurry.yaml", text);
-        let output = line.upgrade().await;
+        flurry.site.write("flurry.yaml", text);
+        let output = flurry.upgrade().await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && said.contains(why), "{said}");
     }
-    line.site.write("flurry.yaml", &good);
-    std::fs::remove_file(&line.program).unwrap();
-    line.site.write("broken", "#!/bin/sh\nexit 7\n");
-    std::fs::set_permissions(line.site.path("broken"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+    flurry.site.write("flurry.yaml", &good);
+    std::fs::remove_file(&flurry.program).unwrap();
+    flurry.site.write("broken", "#!/bin/sh\nexit 7\n");
+    std::fs::set_permissions(flurry.site.path("broken"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
-    std::os::unix::fs::symlink(line.site.path("broken"), &line.program).unwrap();
-    kill(Pid::from_raw(line.serving() as i32), Signal::SIGUSR2).unwrap();
+    std::os::unix::fs::symlink(flurry.site.path("broken"), &flurry.program).unwrap();
+    kill(Pid::from_raw(flurry.serving() as i32), Signal::SIGUSR2).unwrap();
     for _ in 0..500 {
-        if line.page("/v1/config").await.unwrap().contains("exit status: 7") {
+        if flurry.page("/v1/config").await.unwrap().contains("exit status: 7") {
             break;
         }
         tokio::time::sleep(SECOND / 50).await;
     }
-    let page = line.page("/v1/config").await.unwrap();
+    let page = flurry.page("/v1/config").await.unwrap();
     assert!(page.contains("exit status: 7") && page.contains("\"failed\": 4"), "{page}");
-    let metrics = line.page("/metrics").await.unwrap();
+    let metrics = flurry.page("/metrics").await.unwrap();
     assert!(metrics.contains("flurry_upgrades_failed_total 4\n"), "{metrics}");
     assert!(metrics.contains("flurry_upgrade_last_failed 1\n"), "{metrics}");
     assert!(one(plain, None).await.unwrap().ends_with("hello"));
-    assert!(UnixStream::connect(line.site.path("web.sock")).await.is_ok());
+    assert!(UnixStream::connect(flurry.site.path("web.sock")).await.is_ok());
     // The old program can still be replaced by a good one.
-    std::fs::remove_file(&line.program).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_flurry"), &line.program).unwrap();
-    let old = line.serving();
-    let output = line.upgrade().await;
+    std::fs::remove_file(&flurry.program).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_flurry"), &flurry.program).unwrap();
+    let old = flurry.serving();
+    let output = flurry.upgrade().await;
     assert!(output.status.success(), "{output:?}");
-    line.gone(old).await;
+    flurry.gone(old).await;
     assert!(one(plain, None).await.unwrap().ends_with("hello"));
 }
 

@@ -12,7 +12,7 @@ use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 use super::account_meter::accounts;
 use super::balance_meter::{circuits, limits};
 use super::families::{Series, counter, family, gauge, label};
-use crate::front::Reloads;
+use crate::front::Attempts;
 use crate::load::{DURATION_BOUNDS, Load, WorkerCounters};
 use crate::pool::{Pool, State};
 use crate::route::Plan;
@@ -27,14 +27,19 @@ const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 pub struct Meter {
     plan: Arc<ArcSwap<Plan>>,
     load: Load,
-    reloads: Arc<Reloads>,
-    upgrades: Arc<Reloads>,
+    reloads: Arc<Attempts>,
+    upgrades: Arc<Attempts>,
     desc: Option<Desc>,
 }
 
 impl Meter {
     /// A meter over what workers follow and count, and how reloads and upgrades went.
-    pub fn new(plan: Arc<ArcSwap<Plan>>, load: Load, [reloads, upgrades]: [Arc<Reloads>; 2]) -> Self {
+    pub fn new(
+        plan: Arc<ArcSwap<Plan>>,
+        load: Load,
+        reloads: Arc<Attempts>,
+        upgrades: Arc<Attempts>,
+    ) -> Self {
         let about = "Constant 1, with the version of the running program.".to_owned();
         let desc = Desc::new("flurry_build_info".to_owned(), about, vec![], Default::default()).ok();
         Self { plan, load, reloads, upgrades, desc }
@@ -145,7 +150,7 @@ impl Meter {
     fn configuration(&self, plan: &Plan) -> Vec<MetricFamily> {
         let reloads = [("taken", self.reloads.taken()), ("refused", self.reloads.refused())];
         let series = |(result, count): (&'static str, u64)| (vec![("result", result)], count as f64);
-        let failed = |attempts: &Reloads| vec![(vec![], f64::from(u8::from(attempts.error().is_some())))];
+        let failed = |attempts: &Attempts| vec![(vec![], f64::from(u8::from(attempts.error().is_some())))];
         vec![
             counter(
                 "flurry_config_reloads_total",

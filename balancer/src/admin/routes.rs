@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{open_metrics, page};
 use crate::front::{Handles, Order, TierState};
@@ -86,8 +86,8 @@ pub(super) async fn answer<B>(request: Request<B>, handles: Handles) -> Answer {
         return text(StatusCode::FORBIDDEN, "not from a page of another site\n");
     }
     match page {
-        Page::Reload => reload(&handles).await,
-        Page::Upgrade => upgrade(&handles).await,
+        Page::Reload => order(&handles.asked, "generation", StatusCode::UNPROCESSABLE_ENTITY).await,
+        Page::Upgrade => order(&handles.upgrade_asked, "pid", StatusCode::CONFLICT).await,
         _ => read(page, &request, &handles),
     }
 }
@@ -143,37 +143,29 @@ fn not_allowed(page: Page) -> Answer {
     refused
 }
 
-/// Asks for the configuration to be read again.
-async fn reload(handles: &Handles) -> Answer {
+/// Asks `flurry up` for something; what comes of it is told under `key`, or why not with the status `otherwise`.
+async fn order<T: serde::Serialize>(
+    doer: &mpsc::Sender<oneshot::Sender<Result<T, String>>>,
+    key: &str,
+    otherwise: StatusCode,
+) -> Answer {
     let (answer, answered) = oneshot::channel();
-    if handles.asked.send(answer).await.is_err() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "this configuration came from no file\n");
+    if doer.send(answer).await.is_err() {
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this is no `flurry up`, which has a file and arguments\n",
+        );
     }
     match answered.await {
-        Ok(Ok(generation)) => json(&serde_json::json!({ "generation": generation })),
-        Ok(Err(complaints)) => refused(StatusCode::UNPROCESSABLE_ENTITY, &complaints),
+        Ok(Ok(done)) => json(&serde_json::json!({ (key): done })),
+        Ok(Err(complaints)) => {
+            let complaints: Vec<&str> = complaints.lines().collect();
+            let mut refused = json(&serde_json::json!({ "complaints": complaints }));
+            *refused.status_mut() = otherwise;
+            refused
+        }
         Err(_gone) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }
-}
-
-/// Asks for a new program to take over.
-async fn upgrade(handles: &Handles) -> Answer {
-    let (answer, answered) = oneshot::channel();
-    if handles.upgrade_asked.send(answer).await.is_err() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "this is no `flurry up`\n");
-    }
-    match answered.await {
-        Ok(Ok(process)) => json(&serde_json::json!({ "pid": process })),
-        Ok(Err(complaints)) => refused(StatusCode::CONFLICT, &complaints),
-        Err(_gone) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-    }
-}
-
-fn refused(status: StatusCode, complaints: &str) -> Answer {
-    let complaints: Vec<&str> = complaints.lines().collect();
-    let mut refused = json(&serde_json::json!({ "complaints": complaints }));
-    *refused.status_mut() = status;
-    refused
 }
 
 /// Which configuration is in force, and how the last one was taken.

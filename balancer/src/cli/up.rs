@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{FAILED, WRONG_INPUT, start_logging};
 use crate::config::Config;
 use crate::front::{Front, FrontError, ReloadAsked, UpgradeAsked};
-use crate::succession::{HandOverError, Predecessor, notify};
+use crate::hot_restart::{HandOverError, Predecessor, notify};
 use crate::tier::{Tier, TierError};
 
 /// Run a tier; SIGTERM or Ctrl-C drains it and cleans up.

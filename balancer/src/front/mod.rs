@@ -27,18 +27,18 @@ use tokio::task::JoinSet;
 pub use board::{Board, TierState};
 pub use orders::{Desk, Order};
 use planner::Planner;
-pub use reload::{ReloadAsked, ReloadError, Reloads, UpgradeAsked};
+pub use reload::{Attempts, ReloadAsked, ReloadError, UpgradeAsked};
 
 use crate::account::{Account, AccountError};
 use crate::admin;
 use crate::admin::status::Status;
 use crate::config::Config;
+use crate::hot_restart::{HandOverError, Inherited, Offer, Successor};
 use crate::load::{Gauges, Load, LoadSampler, Sample};
 use crate::net::Address;
 use crate::pool::{Pool, any_changed};
 use crate::route::Plan;
 use crate::server::{BindError, DataPlane, StartError, Stopped, bind_alone};
-use crate::succession::{HandOverError, Inherited, Offer, Successor};
 
 /// Time from one load sample to the next.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -86,11 +86,11 @@ pub struct Handles {
     /// What workers follow.
     pub plan: Arc<ArcSwap<Plan>>,
     /// How new configurations were taken.
-    pub reloads: Arc<Reloads>,
+    pub reloads: Arc<Attempts>,
     /// Where a new configuration is asked for.
     pub asked: mpsc::Sender<ReloadAsked>,
     /// How attempts to hand over to a new program went.
-    pub upgrades: Arc<Reloads>,
+    pub upgrades: Arc<Attempts>,
     /// Where a new program is asked for.
     pub upgrade_asked: mpsc::Sender<UpgradeAsked>,
 }
@@ -167,9 +167,10 @@ impl Front {
         plane.listen(prepared);
         inherited.close();
         let registry = Registry::new();
-        let reloads = Arc::new(Reloads::default());
-        let upgrades = Arc::new(Reloads::default());
-        let meter = admin::Meter::new(Arc::clone(&plan), load.clone(), [&reloads, &upgrades].map(Arc::clone));
+        let reloads = Arc::new(Attempts::default());
+        let upgrades = Arc::new(Attempts::default());
+        let meter =
+            admin::Meter::new(Arc::clone(&plan), load.clone(), Arc::clone(&reloads), Arc::clone(&upgrades));
         registry.register(Box::new(meter))?;
         let board = Arc::new(Board::new(&config.name, &plane.addresses(), Instant::now()));
         let ((asked, asks), (upgrade_asked, upgrade_asks)) = (mpsc::channel(1), mpsc::channel(1));

@@ -30,16 +30,17 @@ pub enum ReloadError {
     Account(#[from] AccountError),
 }
 
-/// How new configurations were taken, or attempts to hand over to a new program.
+/// How attempts went, and why the last one failed: to take a new configuration, or to hand over to a new
+/// program.
 #[derive(Debug, Default)]
-pub struct Reloads {
+pub struct Attempts {
     taken: AtomicU64,
     refused: AtomicU64,
     error: Mutex<Option<String>>,
 }
 
-impl Reloads {
-    /// Notes how one was taken.
+impl Attempts {
+    /// Notes how one went.
     pub(super) fn note(&self, result: Result<(), String>) {
         match &result {
             Ok(()) => self.taken.fetch_add(1, Relaxed),
@@ -48,17 +49,17 @@ impl Reloads {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
     }
 
-    /// Those that came into force; the configuration of the start is not counted.
+    /// Those that worked; the start of the process is none.
     pub fn taken(&self) -> u64 {
         self.taken.load(Relaxed)
     }
 
-    /// Those that were refused.
+    /// Those after which all is as it was.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 
-    /// What was wrong with the last one; `None` if it was taken.
+    /// What was wrong with the last one; `None` if it worked.
     pub fn error(&self) -> Option<String> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -5,7 +5,7 @@
 //!
 //! A connection without a request is parked after a while: hyper's part of it, with its
 //! buffers, and its [`Session`] are dropped and made again when bytes come. What stays is
-//! a [`Line`] and a place in the worker's [`Parking`](super::parking::Parking).
+//! a [`ClientStream`] and a place in the worker's [`Parking`](super::parking::Parking).
 //!
 //! A busy one has hyper's connection and one timer, the watch, that looks at the session's
 //! limits a few times per limit. When the process stops, an idle connection is given a
@@ -65,7 +65,7 @@ pub(crate) fn builder() -> http1::Builder {
 }
 
 /// A client that is let in, and nothing yet or any more of HTTP.
-struct Line {
+struct ClientStream {
     stream: Gathered,
     client: Rc<Client>,
     speaks: Speaks,
@@ -88,21 +88,21 @@ pub(crate) fn serve(
     live(set_up, open)
 }
 
-async fn live(set_up: Pin<Box<impl Future<Output = Option<Line>>>>, open: Open) {
-    let Some(mut line) = set_up.await else { return };
-    let mut waits = line.speaks == Speaks::Unknown;
+async fn live(set_up: Pin<Box<impl Future<Output = Option<ClientStream>>>>, open: Open) {
+    let Some(mut resting) = set_up.await else { return };
+    let mut waits = resting.speaks == Speaks::Unknown;
     loop {
         let worker = open.worker();
         let until = match worker.stopping.get() {
             true => Instant::now() + STOP_GRACE,
-            false => line.since + worker.plan().timeouts.idle,
+            false => resting.since + worker.plan().timeouts.idle,
         };
-        if waits && !worker.parking.wait(line.stream.raw(), until).await {
+        if waits && !worker.parking.wait(resting.stream.raw(), until).await {
             return;
         }
         // Boxed, so that a parked connection does not keep the room for it.
-        match Box::pin(busy(line, worker)).await {
-            Some(rested) => line = rested,
+        match Box::pin(busy(resting, worker)).await {
+            Some(rested) => resting = rested,
             None => return,
         }
         waits = true;
@@ -115,7 +115,7 @@ async fn set_up(
     peer: Option<SocketAddr>,
     entrance: Arc<Entrance>,
     worker: Rc<Worker>,
-) -> Option<Line> {
+) -> Option<ClientStream> {
     let plan = worker.plan();
     // Behind a PROXY header the client is known only when it has come.
     let mut held = match entrance.is_proxied() {
@@ -135,7 +135,7 @@ async fn set_up(
                 held = let_in(&plan, client.address, client.trusted).ok()?;
             }
             let (stream, client) = (Gathered::new(stream), Rc::new(client));
-            Some(Line { stream, client, speaks, since: Instant::now(), _held: held })
+            Some(ClientStream { stream, client, speaks, since: Instant::now(), _held: held })
         }
         Err(error) => {
             worker.counters.refused.bump();
@@ -158,30 +158,29 @@ fn let_in(plan: &Plan, client: Option<SocketAddr>, trusted: bool) -> Result<Opti
 }
 
 /// Serves a client until its connection ends or has been idle for a while.
-async fn busy(mut line: Line, worker: &Rc<Worker>) -> Option<Line> {
-    if line.speaks == Speaks::Unknown {
+async fn busy(mut client: ClientStream, worker: &Rc<Worker>) -> Option<ClientStream> {
+    if client.speaks == Speaks::Unknown {
         let limit = worker.plan().timeouts.request_header;
-        let told = tokio::time::timeout(limit, tell_version(line.stream.raw())).await;
-        line.speaks = told.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
+        let told = tokio::time::timeout(limit, tell_version(client.stream.raw())).await;
+        client.speaks = told.ok().and_then(Result::ok).unwrap_or(Speaks::Http1);
     }
-    let session = Rc::new(Session::new(Rc::clone(&line.client), line.since));
-    if line.speaks == Speaks::Http2 {
-        let io = Guarded::http2(line.stream, Rc::clone(&session));
+    let session = Rc::new(Session::new(Rc::clone(&client.client), client.since));
+    if client.speaks == Speaks::Http2 {
+        let io = Guarded::http2(client.stream, Rc::clone(&session));
         Box::pin(http2::serve(io, session, Rc::clone(worker))).await;
         return None;
     }
-    let io = Guarded::http1(line.stream, Rc::clone(&session));
+    let io = Guarded::http1(client.stream, Rc::clone(&session));
     match active(io, &session, worker).await {
         End::Rests(stream) => {
             worker.memory_freed.set(true);
-            Some(Line { stream, since: session.since(), ..line })
+            Some(ClientStream { stream, since: session.since(), ..client })
         }
         End::Closed => None,
-        End::Tunnel(tunnel, client, early) => {
+        End::Tunnel(tunnel, stream, early) => {
             let plan = worker.plan();
             worker.counters.tunnels.bump();
-            let times = [plan.timeouts.tunnel, plan.tick];
-            let end = Box::pin(tunnel.run(client, early, times, &worker.counters)).await;
+            let end = Box::pin(tunnel.run(stream, early, &plan, &worker.counters)).await;
             tracing::debug!(?end, "a tunnel ended");
             None
         }

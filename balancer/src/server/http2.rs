@@ -209,6 +209,8 @@ impl Watch<'_> {
         }
         Verdict::Goes
     }
+
+    /// Its client does not take what it asked for.
     fn stalled(&self) -> Verdict {
         self.worker.counters.stalled.bump();
         Verdict::Cut("client stalled")

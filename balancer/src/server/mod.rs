@@ -38,10 +38,10 @@ use worker::{Command, WorkerEnd, WorkerSeed};
 
 use entrance::Entrance;
 
+use crate::hot_restart::{Inherited, Offer};
 use crate::load::Load;
 use crate::net::Address;
 use crate::route::Plan;
-use crate::succession::{Inherited, Offer};
 use crate::tls::TlsError;
 
 /// Why the data plane cannot start.

@@ -112,6 +112,11 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn an_entry_is_as_small_as_is_said_above() {
+        assert_eq!(size_of::<Waiting>(), 32);
+    }
+
     #[tokio::test]
     async fn bytes_end_the_wait_and_free_the_place() {
         let parking = Parking::default();

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
@@ -20,6 +20,7 @@ use crate::account::{End, Notes};
 use crate::load::WorkerCounters;
 use crate::net::Gathered;
 use crate::pool::Permit;
+use crate::route::Plan;
 
 /// Bytes that a tunnel holds in each direction.
 const BUFFER: usize = 8 * 1024;
@@ -74,7 +75,7 @@ impl Tunnel {
         self,
         client: Gathered,
         early: Bytes,
-        [idle, tick]: [Duration; 2],
+        plan: &Plan,
         counters: &WorkerCounters,
     ) -> TunnelEnd {
         let last = Cell::new(Instant::now());
@@ -84,13 +85,13 @@ impl Tunnel {
         let mut backend = Side { stream: self.backend, early: self.early, last: &last, passed: from_backend };
         let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER));
         loop {
-            match tokio::time::timeout(tick, &mut copying).await {
+            match tokio::time::timeout(plan.tick, &mut copying).await {
                 Ok(Ok(_)) => return TunnelEnd::Closed,
                 Ok(Err(_)) => return TunnelEnd::Broken,
                 Err(_) if self.permit.as_ref().is_some_and(|it| it.backend().is_cut()) => {
                     return TunnelEnd::Cut;
                 }
-                Err(_) if last.get().elapsed() >= idle => return TunnelEnd::Idle,
+                Err(_) if last.get().elapsed() >= plan.timeouts.tunnel => return TunnelEnd::Idle,
                 Err(_) => {}
             }
         }

@@ -30,6 +30,8 @@ pub(super) enum Left {
     Nothing,
     Shell(Box<dyn Shell>),
     Guest(Box<Guest>),
+    /// One that has failed: its memory cannot be read, or not to its end.
+    Failed(Box<Guest>),
 }
 
 impl Owner {
@@ -119,13 +121,16 @@ impl Owner {
             Some(checkpoint) => Some(Arc::clone(&checkpoint.memtap)),
             None => self.memserver.clone(),
         };
+        let failed = self.vms.get(&id).is_some_and(|r| matches!(r.view.state, LifeState::Failed(_)));
+        let left = match left {
+            Left::Guest(guest) if failed => Left::Failed(guest),
+            left => left,
+        };
         let own: Vec<_> = self.checkpoints.values().filter(|c| c.of == id).map(Arc::clone).collect();
-        // The memory of one that has failed cannot be read, or not to its end.
-        let reads = self.vms.get(&id).is_some_and(|r| !matches!(r.view.state, LifeState::Failed(_)));
         let asked = self.vms.get(&id).is_some_and(|r| r.view.state == LifeState::Retiring);
         let hook_limit = asked.then_some(self.hook_limit);
         let started = self.work("end", move |host| {
-            workers::end(host, id, left, hook_limit, server, (&own, reads));
+            workers::end(host, id, left, hook_limit, server, &own);
             Event::Departed(id)
         });
         match started {

@@ -55,23 +55,24 @@ pub(super) fn start_shell(host: &Host, id: CloneId) -> Result<Box<dyn Shell>, En
 }
 
 /// Ends a VM and removes what it has left. With a limit, its hooks run before. What clones of it still miss
-/// is fetched before if its memory can be read, and disk layers stay for as long as a checkpoint needs them.
+/// is fetched before, unless it has failed, and disk layers stay for as long as a checkpoint needs them.
 pub(super) fn end(
     host: &Host,
     id: CloneId,
     left: Left,
     hook_limit: Option<Duration>,
     server: Option<Arc<MemoryServer>>,
-    (own_checkpoints, reads): (&[Arc<Checkpoint>], bool),
+    own_checkpoints: &[Arc<Checkpoint>],
 ) {
     match left {
         Left::Nothing => {}
         Left::Shell(shell) => drop(shell),
+        Left::Failed(guest) => drop(guest),
         Left::Guest(mut guest) => {
             if let Some(limit) = hook_limit {
                 guest.run_hooks(HookEvent::BeforeExit, limit);
             }
-            if id != CloneId::PARENT && reads {
+            if id != CloneId::PARENT {
                 complete(id, own_checkpoints);
             }
         }

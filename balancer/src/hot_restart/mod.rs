@@ -1,4 +1,4 @@
-//! One running Flurry replaced by another without a refused connection: the old process
+//! Hot restart: one running Flurry replaced by another without a refused connection; the old process
 //! starts the new one and gives it its listening sockets.
 //!
 //!   old: offer -> wait ------------------------- ready: stop accepting, drain, end
@@ -8,15 +8,15 @@
 //! is no moment at which nobody listens, and none that waits is lost. What a process knows
 //! (counts, health of backends, keys of TLS tickets) stays behind.
 
-mod heir;
 mod notify;
 mod offer;
-mod testator;
+mod predecessor;
+mod successor;
 
-pub use heir::{HeirError, Predecessor};
 pub use notify::notify;
 pub use offer::{Inherited, Offer};
-pub use testator::{HandOverError, Successor};
+pub use predecessor::{MeetError, Predecessor};
+pub use successor::{HandOverError, Successor};
 
 /// In the environment of a process that is to take over: the ID of the process that started
 /// it. The two talk over its standard input.

@@ -1,4 +1,4 @@
-//! The new process: takes what its predecessor gives, and says how it goes.
+//! In the new process, the one it replaces: takes what its predecessor gives, and says how it goes.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -19,7 +19,7 @@ const OFFER_LIMIT: Duration = Duration::from_secs(10);
 /// Nothing can be taken over.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot take over from process {predecessor}: {source}")]
-pub struct HeirError {
+pub struct MeetError {
     predecessor: String,
     source: io::Error,
 }
@@ -35,14 +35,14 @@ impl Predecessor {
     /// Takes what is given, if this process was started to replace another one.
     ///
     /// # Errors
-    /// [`HeirError`]: it was, and is not given what it needs.
-    pub fn meet() -> Result<Option<Self>, HeirError> {
+    /// [`MeetError`]: it was, and is not given what it needs.
+    pub fn meet() -> Result<Option<Self>, MeetError> {
         let Ok(predecessor) = std::env::var(PREDECESSOR) else { return Ok(None) };
         // What is only left in the environment by somebody further up is of no concern.
         if predecessor != getppid().to_string() {
             return Ok(None);
         }
-        Self::take().map(Some).map_err(|source| HeirError { predecessor, source })
+        Self::take().map(Some).map_err(|source| MeetError { predecessor, source })
     }
 
     fn take() -> io::Result<Self> {

@@ -1,4 +1,4 @@
-//! The old process: starts its successor, and waits for it to be ready.
+//! In the old process, the one that replaces it: started, and waited for until it is ready.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use snowflock_engine::sys::fdpass::{Channel, Message};
 
-use super::heir::READY;
+use super::predecessor::READY;
 use super::{Offer, PREDECESSOR};
 
 /// Longest time from the start of the new program to its word that it is ready.
